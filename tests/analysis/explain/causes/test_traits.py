@@ -19,7 +19,7 @@ from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence.contributing import contributing
 from tracer.analysis.explain.evidence.kinds import KINDS
-from tracer.analysis.explain.measure.findings import Circumstances, EndedWriter, Findings, Fork, Swap
+from tracer.analysis.explain.measure.findings import Circumstances, EndedWriter, Findings, Fork, Rise, Swap
 from tracer.analysis.explain.words.advice import advise, settings
 from tracer.analysis.explain.words.cause_words import WORDS, CauseWords
 from tracer.analysis.results.kill import Candidate, Evidence, Suspect
@@ -99,7 +99,7 @@ def test_other_cause_is_shown_unless_the_cause_states_it(
     "kind", ["burst", "protected_memory", "restricted_request", "clean_cache_left", "swap_in_use"]
 )
 def test_factor_is_left_out_if_the_cause_states_it(add: Add, kind: str) -> None:
-    around = replace(grew(anon=60), rise_ns=SECOND, protected_bytes=3 * MIB, swap=Swap(MIB, None, False))
+    around = replace(grew(anon=60), rise=Rise(60 * MIB, SECOND), protected_bytes=3 * MIB, swap=Swap(MIB, None, False))
     found = findings(made_of(anon=60, file_clean=30), around, trigger=trigger(GFP_NOFS))
     assert kind in kinds_of(contributing(found, add()))
     assert kind not in kinds_of(contributing(found, add(stated=(kind,))))

@@ -14,7 +14,7 @@ from synthetic.memcg_kill import only_report, record_kill
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence.contributing import contributing, who_grew
 from tracer.analysis.explain.measure import composition
-from tracer.analysis.explain.measure.findings import Circumstances, Findings, Fork, Holder, Swap
+from tracer.analysis.explain.measure.findings import Circumstances, Findings, Fork, Holder, Rise, Swap
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.explain.words.advice import advise
 from tracer.analysis.results.kill import Candidate, Cause, LimitOwner
@@ -125,7 +125,7 @@ def test_many_threads_of_the_killed_process_are_found(threads: int | None) -> No
 def test_every_factor_of_a_mixed_kill_is_found() -> None:
     around = Circumstances(
         grown_bytes={"anon": 60 * MIB, "shmem": 0, "kernel": 0, "sock": 0},
-        rise_ns=SECOND,
+        rise=Rise(60 * MIB, SECOND),
         swap=Swap(0, 0, False),
         protected_bytes=3 * MIB,
         holders=(Holder("big", 61 * MIB, False), Holder("small", 37 * MIB, True), Holder(None, MIB, False)),
@@ -181,7 +181,7 @@ def test_factors_that_the_cause_states_are_left_out() -> None:
 
 
 def test_growth_over_an_hour_is_slow() -> None:
-    around = replace(grew(anon=90), rise_ns=3600 * SECOND)
+    around = replace(grew(anon=90), rise=Rise(90 * MIB, 3600 * SECOND))
     found = findings(made_of(anon=97), around, window=Window(0, 0, 4500 * SECOND))
     (slow,) = numbers_of(contributing(found, CAUSES["anon_growth"]), "slow_growth")
     assert slow == {
@@ -193,7 +193,7 @@ def test_growth_over_an_hour_is_slow() -> None:
 
 @pytest.mark.parametrize(("lost_s", "calm_s"), [(0, 9), (5, 4), (8, None)])
 def test_time_that_tasks_lost_is_no_calm_before_a_burst(lost_s: int, calm_s: int | None) -> None:
-    around = replace(grew(anon=90), rise_ns=SECOND, rise_lost_ns=lost_s * SECOND)
+    around = replace(grew(anon=90), rise=Rise(90 * MIB, SECOND, lost_s * SECOND))
     bursts = numbers_of(contributing(findings(made_of(anon=97), around), CAUSES["anon_growth"]), "burst")
     assert [one["calm_ns"] // SECOND for one in bursts] == ([] if calm_s is None else [calm_s])
 

@@ -102,3 +102,48 @@ def test_slow_growth_of_tasks_that_ran_is_told(trace: Any) -> None:
     )
     (it,) = numbers_of(only_report(trace).verdict.contributing, "slow_growth")
     assert it["rise_ns"] > 60e9
+
+
+def factors_of_growth(trace: Any, *growths: tuple[float, float, str, int], kill_s: float) -> list[Any]:
+    """Return the factors `slow_growth` and `burst` of a kill in cgroup 1, in which each of `growths` (begin and
+    end in s, category, MiB) comes in steps of a MiB."""
+    trace.add("cgroups", cgroup_id=1, path="/job", created=trace.ns(0))
+    for begin_s, end_s, category, mib in growths:
+        for step in range(abs(mib)):
+            at = begin_s + (end_s - begin_s) * step / abs(mib)
+            size = MIB if mib > 0 else -MIB
+            trace.charged(at, 1, category, size, tgid=50, usage_bytes=90 * MIB, limit_bytes=100 * MIB)
+    record_kill(trace, kill_s)
+    found = only_report(trace).verdict.contributing
+    return [(one.kind, dict(one.numbers)) for one in found if one.kind in ("slow_growth", "burst")]
+
+
+def test_growth_that_paused_is_not_slow(trace: Any) -> None:
+    """As with cgroup.freeze: half of the memory comes in a second, and the rest in a second after 100 s."""
+    found = factors_of_growth(trace, (1, 2, "anon", 50), (102, 103, "anon", 50), kill_s=103)
+    assert [kind for kind, _ in found] == []
+
+
+def test_burst_begins_after_the_pause_before_it(trace: Any) -> None:
+    ((kind, it),) = factors_of_growth(trace, (1, 2, "anon", 19), (102, 103, "anon", 81), kill_s=103)
+    assert (kind, it["grown_bytes"]) == ("burst", 100 * MIB)
+    assert it["rise_ns"] < 1.1e9
+    assert it["calm_ns"] == pytest.approx(102e9, rel=0.01)
+
+
+def test_slow_growth_counts_what_went_to_swap(trace: Any) -> None:
+    """Memory fills the limit within 100 s, and goes to swap from then on as quickly as it grows."""
+    growths = ((0, 100, "anon", 80), (100, 200, "swap", 80))
+    ((kind, it),) = factors_of_growth(trace, *growths, kill_s=200)
+    assert (kind, it["grown_bytes"]) == ("slow_growth", 160 * MIB)
+    assert it["rise_ns"] == pytest.approx(160e9, rel=0.02)
+    assert it["bytes_per_minute"] == pytest.approx(48 * MIB, rel=0.02)
+
+
+def test_slow_growth_is_that_of_memory_that_replaces_slab(trace: Any) -> None:
+    """From 100 s on, each MiB takes the place of a MiB of dentries: the pace does not change."""
+    dentries = [(0, 1, name, 50) for name in ("kernel", "slab_reclaimable")]
+    taken = [(100, 200, name, -50) for name in ("kernel", "slab_reclaimable")]
+    ((kind, it),) = factors_of_growth(trace, *dentries, (1, 200, "anon", 100), *taken, kill_s=200)
+    assert (kind, it["grown_bytes"]) == ("slow_growth", 100 * MIB)
+    assert it["rise_ns"] == pytest.approx(160e9, rel=0.02)

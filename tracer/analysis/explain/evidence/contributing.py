@@ -309,32 +309,17 @@ def _unmapped_shmem(findings: Findings, cause: CauseRecord) -> Iterator[Evidence
 
 def _pace(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     """Yield the evidence that memory grew slowly, as with a leak, or in a burst after a calm time."""
-    rise_ns = findings.circumstances.rise_ns
-    grown = sum(findings.circumstances.grown_bytes.values())
-    if rise_ns is None or findings.window is None or not grown:
+    rise, window = findings.circumstances.rise, findings.window
+    if rise is None or window is None:
         return
-    lost_ns = findings.circumstances.rise_lost_ns
-    span_ns = findings.window.end - findings.window.begin - lost_ns
-    coarse_ns = resolution_ns(findings, findings.window.begin, findings.window.end - rise_ns - lost_ns)
-    if rise_ns >= _SLOW_NS:
-        rate = grown * 4 // 5 * _NS_PER_MINUTE // rise_ns
-        yield found(
-            findings,
-            "slow_growth",
-            grown_bytes=grown,
-            rise_ns=rise_ns,
-            bytes_per_minute=rate,
-            resolution_ns=coarse_ns,
-        )
-    elif rise_ns <= _BURST_NS and rise_ns * 3 <= span_ns:
-        yield found(
-            findings,
-            "burst",
-            grown_bytes=grown,
-            rise_ns=rise_ns,
-            calm_ns=span_ns - rise_ns,
-            resolution_ns=coarse_ns,
-        )
+    calm_ns = window.end - window.begin - rise.lost_ns - rise.span_ns
+    coarse_ns = resolution_ns(findings, window.begin, window.end - rise.span_ns - rise.lost_ns)
+    of_both = {"grown_bytes": rise.grown_bytes, "rise_ns": rise.span_ns}
+    if rise.span_ns >= _SLOW_NS:
+        rate = rise.grown_bytes * 4 // 5 * _NS_PER_MINUTE // rise.span_ns
+        yield found(findings, "slow_growth", **of_both, bytes_per_minute=rate, resolution_ns=coarse_ns)
+    elif rise.span_ns <= _BURST_NS and calm_ns >= 2 * rise.span_ns:
+        yield found(findings, "burst", **of_both, calm_ns=calm_ns, resolution_ns=coarse_ns)
 
 
 def _thrashing(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:

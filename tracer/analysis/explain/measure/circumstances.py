@@ -21,9 +21,9 @@ from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.rows import RowsByThing, RunningSums, TableRows
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import page_size, unrecorded_categories
-from tracer.analysis.explain.measure import findings, shared_memory
+from tracer.analysis.explain.measure import findings, growth, shared_memory
 from tracer.analysis.explain.measure.composition import Memory
-from tracer.analysis.explain.measure.findings import Circumstances, Holder, Mover, Swap
+from tracer.analysis.explain.measure.findings import Circumstances, Holder, Mover, Rise, Swap
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.kill import Candidate
 from tracer.analysis.views.reclaim import requested_pages, waited_ns
@@ -205,13 +205,11 @@ def around(
     """
     below = _below(subtree)
     page, asked = page_size(subtree.whole), requested_pages(subtree, window.begin, window.end)
-    rise_ns, rise_lost_ns = _rise(subtree, window)
     levels = below.levels_at(window.end)
     tops = below.gone_tops(window.end)
     return replace(
         found,
-        rise_ns=rise_ns,
-        rise_lost_ns=rise_lost_ns,
+        rise=_rise(subtree, window),
         thrashing=findings.thrashing_before_a_kill(subtree, window.at_limit, window.end),
         holders=_holders(_sampled(subtree), below, levels, trigger_id),
         # Page cache and kernel objects outlive their cgroup, which is then dying.
@@ -297,20 +295,21 @@ def _least(steps: Steps, window: Window) -> int:
     return min(passing, int(later.min())) if len(later) else passing
 
 
-def _rise(subtree: Subtree, window: Window) -> tuple[int | None, int]:
-    """Return (how long the last 80 % of the growth of memory other than cache took, without the time that
-    tasks lost; that lost time). (None, 0): nothing grew."""
-    steps = ledger.change(subtree, ledger.own_weights(subtree)).within(window.begin, window.end)
+def _rise(subtree: Subtree, window: Window) -> Rise | None:
+    """Return the last 80 % of the growth of memory other than page cache; None: nothing grew."""
+    steps = growth.held(subtree, window.begin, window.end)
     last, least = steps.at(window.end) or 0, steps.least() or 0
     if last <= least:
-        return None, 0
+        return None
     low = np.flatnonzero(steps.values < last - (last - least) * _RISE_PERCENT // 100)
-    position = int(low[-1]) if len(low) else -1
-    begin = int(steps.times[position]) if len(low) else window.begin
-    if position + 1 < len(steps.times):
-        begin = subtree.whole.fineness.held_until(begin, int(steps.times[position + 1]))
-    lost_ns = findings.lost_ns(subtree, begin, window.end)
-    return window.end - begin - lost_ns, lost_ns
+    following = int(low[-1]) + 1 if len(low) else 0
+    begin_ns = int(steps.times[low[-1]]) if len(low) else window.begin
+    if following < len(steps.times):
+        # The time before the row in which memory rose was calm.
+        rose_ns = subtree.whole.fineness.since(int(steps.times[following]))
+        begin_ns = max(begin_ns, rose_ns - growth.covered_ns(subtree, rose_ns, window.end, last - least))
+    lost_ns, _ = growth.lost(subtree, steps, begin_ns, window.end)
+    return Rise(last - least, window.end - begin_ns - lost_ns, lost_ns)
 
 
 def _swap(

@@ -55,12 +55,6 @@ class Thrashing:
     refaulted_bytes: int
 
 
-def lost_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
-    """Return the part of an interval in which its tasks could not grow, in ns: they lost it by thrashing, or
-    waited at the limit."""
-    return max(thrashed_ns(subtree, begin_ns, end_ns), oom_disabled_ns(subtree, begin_ns, end_ns))
-
-
 def thrashed_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Return the part of an interval that its tasks lost (`views.lost_time`), in ns; 0 if it is less than a
     third of the interval, or not known."""
@@ -166,6 +160,19 @@ class Swap:
     refused: bool
     bound: Literal["own", "above", "machine"] | None = None
     bound_cgroup: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """The growth of memory other than page cache before a kill, with what went to swap: `grown_bytes` in all.
+
+    The last 80 % of it took `span_ns`, without `lost_ns` meanwhile in which memory did not grow
+    (`measure.growth`).
+    """
+
+    grown_bytes: int
+    span_ns: int
+    lost_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +322,7 @@ class Circumstances:
 
     `grown_bytes`: category of the ledger (anon, shmem, kernel without zswap, sock), `zswap`, or
     `locked_cache` (mlocked page cache) -> its level at the kill above its least level since `Window.begin`;
-    empty: not known. `rise_ns`: how long the last 80 % of the growth of memory other than cache took, without
-    the time that tasks lost meanwhile, `rise_lost_ns`. `thrashing`: of the tasks until the kill.
+    empty: not known. `rise`: None if nothing grew. `thrashing`: of the tasks until the kill.
     `protected_bytes`: usage of the owner's children that memory.min protects from reclaim. `dying_bytes`:
     held by removed cgroups. `dirty_wait_ms`: how long writers were throttled in the window because too many
     pages were dirty. `requested_cache_bytes` and `requested_anon_bytes`: taken in the window by writes to
@@ -334,8 +340,7 @@ class Circumstances:
     """
 
     grown_bytes: Mapping[str, int] = field(default_factory=dict)
-    rise_ns: int | None = None
-    rise_lost_ns: int = 0
+    rise: Rise | None = None
     thrashing: Thrashing | None = None
     swap: Swap | None = None
     protected_bytes: int = 0

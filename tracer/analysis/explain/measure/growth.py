@@ -1,0 +1,99 @@
+"""The growth before a kill: the memory that grew, and the time in which it did not.
+
+Memory that went to swap grew as well. zswap holds such pages a second time, compressed, and reclaimable slab
+that reclaim took at the limit only made room. A row of the ledger is known by its end: changes that a process
+made are up to 10 ms older, and those that others made (process_vm_writev) up to a look of the recorder.
+
+Time in which tasks could not grow at the limit does not count, since a greater limit spares it. Other time
+without growth, such as that of a frozen cgroup, does not count either: growth is as quick as it is while
+memory grows.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import numpy as np
+
+from tracer.analysis.core import ledger
+from tracer.analysis.core.columns import NO_ID
+from tracer.analysis.core.gaps import LOOKED_NS
+from tracer.analysis.core.ledger import Steps
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import unrecorded_categories
+from tracer.analysis.explain.measure.findings import oom_disabled_ns, thrashed_ns
+
+_FROM_OUTSIDE_DIVISOR: Final = 10
+_PAUSE_DIVISOR: Final = 4
+_LEAST_PAUSE_NS: Final = 1_000_000_000
+_PAUSED_DIVISOR: Final = 100
+"""Memory paused in a time in which it grew by less than a hundredth, if that is a quarter of the whole."""
+
+LostTo = Literal["thrashing", "oom_disabled", "pause"]
+
+
+def held(subtree: Subtree, begin_ns: int, end_ns: int) -> Steps:
+    """Return the memory that grew, and what was in swap, within an interval, as a change since the start of
+    the trace.
+
+    Only slab beyond what was left at the end is left out: the rest may be what filled the limit.
+    """
+    own = ledger.change(subtree, ledger.own_weights(subtree)).within(begin_ns, end_ns)
+    swapped, slab = (
+        ledger.change(subtree, {name: 1}).within(begin_ns, end_ns) for name in ("swap", "slab_reclaimable")
+    )
+    parts = [own, *([swapped] if len(swapped.times) or swapped.before else [])]
+    left = slab.at(end_ns) or 0
+    if slab.peak() != left and "kernel" not in unrecorded_categories(subtree.whole):
+        parts.append(
+            Steps(slab.times, -np.maximum(slab.values - left, 0), -max((slab.before or 0) - left, 0))
+        )
+    return ledger.total(parts) if len(parts) > 1 else own
+
+
+def covered_ns(subtree: Subtree, begin_ns: int, end_ns: int, grown_bytes: int) -> int:
+    """Return how old the changes in a row may be: a look if much of the growth was made from outside."""
+    outside = subtree.once("growth.from_outside", lambda: _from_outside(subtree))
+    grown_from_outside = (outside.at(end_ns) or 0) - (outside.at(begin_ns - 1) or 0)
+    return LOOKED_NS if _FROM_OUTSIDE_DIVISOR * grown_from_outside >= grown_bytes else ledger.SUMMED_NS
+
+
+def _from_outside(subtree: Subtree) -> Steps:
+    """Return the sum of all growth that no known process made."""
+    charges = subtree.charges
+    picked, bytes_ = charges.weighted(ledger.NOT_CACHE)
+    rows = np.flatnonzero(picked & (charges.tgid == NO_ID) & (bytes_ > 0))
+    return Steps(charges.time[rows], np.cumsum(bytes_[rows]), 0)
+
+
+def lost(subtree: Subtree, grown: Steps, begin_ns: int, end_ns: int) -> tuple[int, LostTo]:
+    """Return the part of an interval in which memory (`held`) did not grow, in ns, and the reason.
+
+    Memory that pauses because tasks cannot grow has the reason of that, unless the pauses last far longer.
+    """
+    known: dict[LostTo, int] = {
+        "thrashing": thrashed_ns(subtree, begin_ns, end_ns),
+        "oom_disabled": oom_disabled_ns(subtree, begin_ns, end_ns),
+    }
+    longest = max(known, key=lambda name: known[name])
+    paused_ns = _paused_ns(subtree, grown, begin_ns, end_ns)
+    return (paused_ns, "pause") if paused_ns > 2 * known[longest] else (known[longest], longest)
+
+
+def _paused_ns(subtree: Subtree, grown: Steps, begin_ns: int, end_ns: int) -> int:
+    """Return the sum of the pauses of the growth. Where rows are thinned, a pause ends with the interval
+    before the one in which memory grew again."""
+    rises = np.cumsum(np.diff(grown.values, prepend=grown.before or 0).clip(min=0))
+    first = int(grown.times.searchsorted(begin_ns))
+    times, rises = np.append(grown.times[first:], end_ns), rises[first:]
+    if not len(rises):
+        return 0
+    after = rises.searchsorted(rises + max(int(rises[-1] - rises[0]) // _PAUSED_DIVISOR, 1))
+    least_ns = max((end_ns - begin_ns) // _PAUSE_DIVISOR, _LEAST_PAUSE_NS)
+    paused_ns, until_ns = 0, 0
+    for row in np.flatnonzero(times[after] - times[:-1] >= least_ns).tolist():
+        lasted_ns = subtree.whole.fineness.since(int(times[after[row]])) - int(times[row])
+        if times[row] >= until_ns and lasted_ns >= least_ns:
+            paused_ns += lasted_ns
+            until_ns = int(times[after[row]])
+    return paused_ns
