@@ -99,7 +99,9 @@ def test_other_cause_is_shown_unless_the_cause_states_it(
     "kind", ["burst", "protected_memory", "restricted_request", "clean_cache_left", "swap_in_use"]
 )
 def test_factor_is_left_out_if_the_cause_states_it(add: Add, kind: str) -> None:
-    around = replace(grew(anon=60), rise=Rise(60 * MIB, SECOND), protected_bytes=3 * MIB, swap=Swap(MIB, None, False))
+    around = replace(
+        grew(anon=60), rise=Rise(60 * MIB, SECOND), protected_bytes=3 * MIB, swap=Swap(MIB, None, False)
+    )
     found = findings(made_of(anon=60, file_clean=30), around, trigger=trigger(GFP_NOFS))
     assert kind in kinds_of(contributing(found, add()))
     assert kind not in kinds_of(contributing(found, add(stated=(kind,))))

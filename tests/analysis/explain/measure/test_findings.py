@@ -105,7 +105,7 @@ def test_slow_growth_of_tasks_that_ran_is_told(trace: Any) -> None:
 
 
 def factors_of_growth(trace: Any, *growths: tuple[float, float, str, int], kill_s: float) -> list[Any]:
-    """Return the factors `slow_growth` and `burst` of a kill in cgroup 1, in which each of `growths` (begin and
+    """Return the factors `slow_growth` and `burst` of a kill in cgroup 1, in which each of `growths` (begin,
     end in s, category, MiB) comes in steps of a MiB."""
     trace.add("cgroups", cgroup_id=1, path="/job", created=trace.ns(0))
     for begin_s, end_s, category, mib in growths:

@@ -93,6 +93,15 @@ def test_limit_is_reached_again_after_a_lull_only(trace: Any) -> None:
     assert reached_s(trace) == [2, 8]
 
 
+def test_limit_is_not_reached_again_after_a_dip_of_less_than_a_second(trace: Any) -> None:
+    """As at a kill: what is evicted across a short dip is evicted at one time at the limit."""
+    trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
+    levels = ((1, 60), (2, 99), (3, 80), (3.9, 99), (5, 80), (6, 99), (6.5, 70), (7.4, 99))
+    for seconds, usage in levels:
+        trace.charged(seconds, 1, "anon", MIB, usage_bytes=usage * MIB, limit_bytes=LIMIT)
+    assert reached_s(trace) == [2, 6]
+
+
 def test_limit_that_was_not_reached_has_no_moment(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
     assert reached_s(trace) == []

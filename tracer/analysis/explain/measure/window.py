@@ -25,7 +25,7 @@ from typing import Any, Final
 import numpy as np
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import Int64s, integers, is_one_of, times_ns, utc_time
+from tracer.analysis.core.columns import Bools, Int64s, integers, is_one_of, times_ns, utc_time
 from tracer.analysis.core.evicted import DAMON_COMM, Evicted
 from tracer.analysis.core.gaps import Fineness
 from tracer.analysis.core.ledger import Steps
@@ -96,7 +96,7 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
 
 def limit_reached_ns(subtree: Subtree) -> Int64s:
     """Return the moments at which the cgroup reached its limit, each as `at_limit` of a kill: there is one at
-    first, and one after each time below 90 %.
+    first, and one after each time below 90 % that lasted for a second.
 
     If memory.high is set, reclaim may be for that, and only usage counts.
     """
@@ -104,7 +104,11 @@ def limit_reached_ns(subtree: Subtree) -> Int64s:
     limits = ledger.counter(subtree, "limit_bytes").at_each(usage.times, missing=UNLIMITED_BYTES)
     is_near = usage.values >= limits - np.maximum(limits * _NEAR_PERCENT // 100, _least_near_bytes(subtree))
     row = np.arange(len(usage.times))
-    below = np.maximum.accumulate(np.where(usage.values < limits // 100 * _LULL_PERCENT, row, -1))
+    lulls = _lulls(usage.times, usage.values < limits // 100 * _LULL_PERCENT)
+    is_lull = np.zeros(len(row) + 1, np.int64)
+    for bounds, step in zip(lulls, (1, -1), strict=True):
+        is_lull[bounds] += step
+    below = np.maximum.accumulate(np.where(np.cumsum(is_lull)[:-1] > 0, row, -1))
     before = np.append(-1, np.maximum.accumulate(np.where(is_near, row, -1)))[:-1]
     reached = np.flatnonzero(is_near & ((before < 0) | (below > before)))
     moments = usage.times[reached]
@@ -180,18 +184,24 @@ def _end_of_lull(usage: Steps, bytes_: int, otherwise: int, fineness: Fineness) 
 
     A shorter one between two times at the limit is a dip: what was evicted before it counts.
     """
-    is_below = usage.values < bytes_
-    rows = np.append(np.flatnonzero(np.diff(is_below, prepend=False)), len(is_below))
-    begins, ends = rows[:-1:2], rows[1::2]
-    if not len(begins):
+    _, ends = _lulls(usage.times, usage.values < bytes_)
+    if not len(ends):
         return otherwise
-    times = np.append(usage.times, LATEST_NS)
-    is_long = times[ends] - times[begins] >= _SOON_NS
-    is_long[0] = True
-    end = int(ends[np.flatnonzero(is_long)[-1]])
+    end = int(ends[-1])
     return _last_below(
         Steps(usage.times[: end + 1], usage.values[: end + 1], None), bytes_, otherwise, fineness
     )
+
+
+def _lulls(times: Int64s, is_below: Bools) -> tuple[Int64s, Int64s]:
+    """Return the first row of each stretch of rows below a level that lasted for a second, and the first row
+    after it. The first stretch counts in any case."""
+    rows = np.append(np.flatnonzero(np.diff(is_below, prepend=False)), len(is_below))
+    begins, ends = rows[:-1:2], rows[1::2]
+    lasted = np.append(times, LATEST_NS)[ends] - times[begins]
+    is_long = lasted >= _SOON_NS
+    is_long[:1] = True
+    return begins[is_long], ends[is_long]
 
 
 @dataclass(frozen=True, slots=True)
