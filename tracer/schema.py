@@ -384,7 +384,11 @@ TABLES: Final[dict[str, pa.Schema]] = {
         mode=pa.int64(),
         size_bytes=pa.int64(),
     ),
-    "stacks": _table(stack_id=_ID, frames=pa.list_(pa.string())),
+    "stacks": _table(
+        stack_id=_ID,
+        frames=pa.list_(pa.string()),
+        left_code=_nullable(pa.bool_()),  # null: the trace is older than the column
+    ),
 }
 """Table name -> Arrow schema of its Parquet file. docs/trace-format.md explains each column."""
 

@@ -12,7 +12,7 @@ import pytest
 from support.waiting import wait_for
 
 from tracer.capture.symbols import stack_names
-from tracer.capture.symbols.address_names import ExecImage, StackCopy
+from tracer.capture.symbols.address_names import ExecImage, NamedStack, StackCopy
 from tracer.capture.symbols.stack_names import NO_STACK, Stacks
 from tracer.wire.dtypes import WIRE
 
@@ -38,13 +38,13 @@ class Users:
         self.copies: list[StackCopy] = []
         self.closed = 0
 
-    def frames(self, tgid: int, addresses: Any, image: ExecImage, copy: StackCopy | None = None) -> list[str]:
+    def name(self, tgid: int, addresses: Any, image: ExecImage, copy: StackCopy | None = None) -> NamedStack:
         self.gate.wait()
         if copy is not None:
             self.copies.append(copy)
             addresses = [*addresses, len(copy.stack)]
         self.asked.append((tgid, tuple(addresses), image))
-        return [f"{tgid}:{address}" for address in addresses]
+        return NamedStack([f"{tgid}:{address}" for address in addresses], left_code=False)
 
     def close(self) -> None:
         self.closed += 1
@@ -198,7 +198,7 @@ def test_user_stack_does_not_wait_for_the_table_of_the_kernel(users: Users) -> N
             return rows
 
         wait_for(has_come)
-        assert rows == [{"stack_id": user[0], "frames": ["1:5"]}]
+        assert rows == [{"stack_id": user[0], "frames": ["1:5"], "left_code": False}]
         gate.set()
         assert named(stacks) == {kernel[0]: ["True"]}
     finally:
@@ -248,14 +248,14 @@ def test_close_ends_the_thread_and_frees_the_tables(users: Users) -> None:
 def test_stack_that_cannot_be_named_is_counted_and_skipped(
     sampled: Stacks, users: Users, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frames = users.frames
+    name = users.name
 
-    def refuse(tgid: int, addresses: Any, image: ExecImage, _: object) -> list[str]:
+    def refuse(tgid: int, addresses: Any, image: ExecImage, _: object) -> NamedStack:
         if addresses == (5,):
             raise OverflowError
-        return frames(tgid, addresses, image)
+        return name(tgid, addresses, image)
 
-    monkeypatch.setattr(users, "frames", refuse)
+    monkeypatch.setattr(users, "name", refuse)
     _, (failed,) = sampled.number(records({"tgid": 1, "user": [5]}))
     _, (fine,) = sampled.number(records({"tgid": 1, "user": [(1 << 64) - 1]}))
     assert named(sampled) == {failed: ["0x5"], fine: ["1:18446744073709551615"]}
@@ -266,13 +266,13 @@ def test_symbol_tables_are_freed_when_no_stack_comes(monkeypatch: pytest.MonkeyP
     """Each has a process of its own, and a flight recorder runs for years. The next stack gets new ones."""
     monkeypatch.setattr(stack_names, "TABLES_KEPT_S", 0.01)
     freed = threading.Event()
-    users: Any = SimpleNamespace(frames=lambda *_: ["main"], close=freed.set)
+    users: Any = SimpleNamespace(name=lambda *_: NamedStack(["main"], left_code=False), close=freed.set)
     stacks = Stacks(lambda addresses: ["kernel"] * len(addresses), users)
     try:
         for number in (1, 2):
             freed.clear()
             stacks.name(number, 41, ExecImage(0, 0), [5])
             assert freed.wait(30)
-            assert stacks.take_rows() == [{"stack_id": number, "frames": ["main"]}]
+            assert stacks.take_rows() == [{"stack_id": number, "frames": ["main"], "left_code": False}]
     finally:
         stacks.close()

@@ -186,6 +186,14 @@ def test_hostile_names_are_escaped_within_the_width(
     assert max(map(cell_len, text.splitlines())) <= columns
 
 
+def test_user_stack_that_left_the_code_says_so(report: OomReport) -> None:
+    cut_off = replace(report.trigger, user_stack=("fill [work]",), user_stack_left_code=True)
+    assert re.search(
+        r"user stack +fill \[work\]\n +\(unwinding ended here", shown(replace(report, trigger=cut_off))
+    )
+    assert "unwinding ended" not in shown(report)
+
+
 def test_image_and_namespace_are_shown_if_they_are_known(report: OomReport) -> None:
     owner = replace(report.limit_owner, container="app", pod="web-0", namespace="prod", image="redis:7")
     text = shown(replace(report, limit_owner=owner))

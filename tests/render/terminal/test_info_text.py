@@ -23,6 +23,7 @@ def summary() -> info_text.Summary:
         rows={"charge": 12_345, "oom": 1},
         of_no_process=None,
         unnamed_stacks=0,
+        cut_off_stacks=0,
         lost={"charge": 0, "pagecache": 0},
         summed=(),
         cgroups=[info_text.TracedCgroup("/docker/web", 7, "web", 1, 1, 100 * MIB, 100 * MIB, 1)],
@@ -63,10 +64,13 @@ def test_info_matches_the_golden_file(
     matches_golden("info.txt", shown(summary))
 
 
-def test_stacks_without_names_are_counted(summary: info_text.Summary) -> None:
+def test_stacks_without_names_or_callers_are_counted(summary: info_text.Summary) -> None:
     stacks = replace(summary, rows={"stacks": 142}, unnamed_stacks=131)
     assert "142, 131 of them with addresses only" in shown(stacks)
     assert "addresses only" not in shown(summary)
+    assert "142, 5 where unwinding ended outside of code" in shown(
+        replace(stacks, unnamed_stacks=0, cut_off_stacks=5)
+    )
 
 
 def test_part_of_the_ledger_without_a_process_is_stated(summary: info_text.Summary) -> None:

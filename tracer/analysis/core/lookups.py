@@ -233,6 +233,9 @@ class Functions:
 
     def __init__(self, stacks: pd.DataFrame) -> None:
         self._frames = dict(zip(integers(stacks["stack_id"]).tolist(), stacks["frames"], strict=True))
+        self._left_code = set(
+            integers(stacks.loc[stacks["left_code"].fillna(False).astype(bool), "stack_id"]).tolist()
+        )
         self._known: dict[int, Frames] = {NO_ID: ()}
         self._texts: dict[int, Frames] = {}
         self._is_named: dict[int, bool] = {}
@@ -256,6 +259,14 @@ class Functions:
             known = _NO_NAMES if frames is None else tuple(map(function_of, frames))
             self._known[stack_id] = known
         return self._known[stack_id]
+
+    def left_code(self, stack_id: int) -> bool:
+        """Return whether unwinding ended at an address that is no code."""
+        return stack_id in self._left_code
+
+    def cut_off(self) -> int:
+        """Return the number of stacks whose unwinding ended at an address that is no code."""
+        return len(self._left_code)
 
     def unnamed(self) -> int:
         """Return the number of stacks that consist of addresses only."""

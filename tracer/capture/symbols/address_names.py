@@ -4,17 +4,22 @@ A frame is `symbol [module]`, with ` (file:line)` where the file of the module s
 `[module]+0xfunction+0xoffset` or `[module]+0xoffset` if the module has no symbol there, or else the bare
 address. It is also the bare address if the process is gone, or has executed another program since its stack
 was taken. An address at which functions are inlined has a frame for each.
+
+A stack ends before an address that is no code. Without frame pointers and without a copy of the stack, any
+value of the stack may be taken for a return address.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, Self
 
 from tracer.kernel.process.mapped_ranges import MappedRange, read_maps
 
@@ -40,6 +45,13 @@ _OF_KERNEL: Final = (b"[vdso]", b"[vsyscall]", b"[uprobes]")
 """Mappings with code that the kernel makes in each process."""
 
 _NO_IMAGE: Final = ExecImage(0, 0)  # of a process that exits or is gone
+
+_NEVER_MAPPED: Final = (
+    1 << 12
+)  # the page at address 0 (mmap_min_addr in Documentation/admin-guide/sysctl/vm.rst)
+_USER_BITS: Final = 47 if os.uname().machine == "x86_64" else 56
+"""An address of a process has at most so many bits; on x86-64, more only for memory that asks for it, which
+code does not (Documentation/arch/x86/x86_64/5level-paging.rst)."""
 
 
 class SourceFrame(NamedTuple):
@@ -102,16 +114,66 @@ class ProcessTable(Protocol):
         """Free the table."""
 
 
+class NamedStack(NamedTuple):
+    """The frames of a stack, innermost first. `left_code`: unwinding ended at an address that is no code."""
+
+    frames: list[str]
+    left_code: bool
+
+
 _Place = tuple[int, bool]
 """An address, and whether it is a return address: that lies behind the call, and behind the function if that
 call never returns."""
 
 
-class _Code(NamedTuple):
+_CODE, _DATA, _EITHER = range(3)
+"""What may be at an address. Either: of a mapping that came later, or that a compiler makes executable."""
+
+
+class _Layout:
+    """What is where in a process."""
+
+    def __init__(self, mapped: Iterable[MappedRange], *, has_compiler: bool) -> None:
+        self._starts, self._ends, self._kinds = array("Q"), array("Q"), bytearray()
+        for one in mapped:
+            is_lasting = not has_compiler or one.inode or one.name.startswith(b"[")
+            kind = _CODE if "x" in one.permissions else _DATA if is_lasting else _EITHER
+            if self._ends and self._ends[-1] == one.start and self._kinds[-1] == kind:
+                self._ends[-1] = one.end
+                continue
+            self._starts.append(one.start)
+            self._ends.append(one.end)
+            self._kinds.append(kind)
+
+    def at(self, address: int) -> int:
+        position = bisect_right(self._starts, address) - 1
+        is_mapped = position >= 0 and address < self._ends[position]
+        return self._kinds[position] if is_mapped else _EITHER
+
+
+@dataclass(frozen=True)
+class _Code:
     """The mappings of files with code, and whether a process has other code than these and the kernel's."""
 
     modules: list[MappedRange]
     has_other: bool
+    layout: _Layout = field(default=_Layout([], has_compiler=False), compare=False)
+
+    @classmethod
+    def of(cls, mapped: list[MappedRange]) -> Self:
+        code = [one for one in mapped if "x" in one.permissions]
+        modules = [one for one in code if one.inode]
+        has_other = any(not one.inode and one.name not in _OF_KERNEL for one in code)
+        return cls(modules, has_other, _Layout(mapped, has_compiler=has_other))
+
+    def length(self, addresses: Sequence[int]) -> int:
+        """Return how many addresses of a stack there are before the first one that is no code. The last ones
+        must be known to be code, unless a just-in-time compiler may have made some since."""
+        kinds = [self.layout.at(address) for address in addresses]
+        end = kinds.index(_DATA) if _DATA in kinds else len(kinds)
+        while end and not self.has_other and kinds[end - 1] == _EITHER:
+            end -= 1
+        return end
 
 
 @dataclass
@@ -148,9 +210,9 @@ class UserSymbols:
         self._now_s = now_s
         self._known: dict[int, _Process] = {}  # by tgid, the last one needed last
 
-    def frames(
-        self, tgid: int, addresses: Iterable[int], image: ExecImage, copy: StackCopy | None = None
-    ) -> list[str]:
+    def name(
+        self, tgid: int, addresses: Sequence[int], image: ExecImage, copy: StackCopy | None = None
+    ) -> NamedStack:
         """Return the names of addresses, innermost first, of the process `tgid` while it ran `image`.
 
         `addresses` are found by frame pointers. With a copy of the stack, the names are of the addresses that
@@ -159,11 +221,14 @@ class UserSymbols:
         known = self._current(tgid, image, read_image(self._proc, tgid))
         may_look = known is not None and read_image(self._proc, tgid) in (_NO_IMAGE, known.image)
         if known is not None and copy is not None:
-            addresses = joined(known.table.unwind(copy), list(addresses))
+            unwound = _before_the_end(known.table.unwind(copy), known.code)
+            addresses = joined(unwound, list(addresses))
+        whole = len(addresses)
+        addresses = _before_the_end(addresses, None if known is None else known.code)
         places = [(address, bool(number)) for number, address in enumerate(addresses)]
         found = {} if known is None else _names(known, places, may_look=may_look)
         names = (found.get(place) or [f"{place[0]:#x}"] for place in places)
-        return [*islice(chain.from_iterable(names), _MOST_FRAMES)]
+        return NamedStack([*islice(chain.from_iterable(names), _MOST_FRAMES)], len(addresses) < whole)
 
     def _current(self, tgid: int, image: ExecImage, now: ExecImage) -> _Process | None:
         """Return the process with a symbol table that is valid for `image`; None if there is none."""
@@ -219,6 +284,7 @@ class UserSymbols:
             if known is not None:
                 self._free(known.table)
             known = made
+        known.code = code
         known.look_s = look_s
 
     def _runs(self, tgid: int, image: ExecImage) -> bool:
@@ -268,11 +334,19 @@ def read_image(proc: Path, tgid: int) -> ExecImage:
 def _code(proc: Path, tgid: int) -> _Code:
     """Return the code of a process; none if the process has ended."""
     try:
-        mapped = [one for one in read_maps(proc / str(tgid)) if "x" in one.permissions]
+        return _Code.of(read_maps(proc / str(tgid)))
     except OSError:
         return _Code([], has_other=False)
-    modules = [one for one in mapped if one.inode]
-    return _Code(modules, any(not one.inode and one.name not in _OF_KERNEL for one in mapped))
+
+
+def _before_the_end(addresses: Sequence[int], code: _Code | None) -> list[int]:
+    """Return the addresses before the first one that is no code, as far as that is known. The first address
+    is that of an instruction that ran."""
+    possible = [_NEVER_MAPPED <= address < 1 << _USER_BITS for address in addresses[1:]]
+    callers = addresses[1 : possible.index(False) + 1] if not all(possible) else addresses[1:]
+    if code is not None:
+        callers = callers[: code.length(callers)]
+    return [*addresses[:1], *callers]
 
 
 def _names(process: _Process, places: Sequence[_Place], *, may_look: bool) -> dict[_Place, list[str]]:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracer.capture.bpf.ring import Records
-from tracer.capture.symbols.address_names import ExecImage, StackCopy, UserSymbols
+from tracer.capture.symbols.address_names import ExecImage, NamedStack, StackCopy, UserSymbols
 from tracer.capture.symbols.cpython_names import PythonFrames
 from tracer.kernel.process.priority import prefer_this_thread
 
@@ -61,7 +61,7 @@ class _Namer:
 
     def __init__(
         self,
-        names: Callable[[_Stack], list[str]],
+        names: Callable[[_Stack], NamedStack],
         named: deque[dict[str, Any]],
         *,
         rest: Callable[[], None] = lambda: None,
@@ -148,7 +148,7 @@ class _Namer:
 
     def _fail(self, stack: _Stack) -> None:
         self.failed += 1
-        self._named.append(_row(stack, [f"{address:#x}" for address in stack.addresses]))
+        self._named.append(_row(stack, NamedStack([f"{one:#x}" for one in stack.addresses], False)))
 
 
 @dataclass
@@ -172,7 +172,7 @@ class Stacks:
 
     def __post_init__(self) -> None:
         self._of_users = _Namer(self._user_names, self._named, rest=self._rest, close=self._close_tables)
-        self._of_kernel = _Namer(lambda stack: self.name_kernel(list(stack.addresses)), self._named)
+        self._of_kernel = _Namer(self._kernel_names, self._named)
 
     @property
     def failed(self) -> int:
@@ -303,14 +303,17 @@ class Stacks:
         if self.python is not None:
             self.python.close()
 
-    def _user_names(self, stack: _Stack) -> list[str]:
+    def _kernel_names(self, stack: _Stack) -> NamedStack:
+        return NamedStack(self.name_kernel(list(stack.addresses)), left_code=False)
+
+    def _user_names(self, stack: _Stack) -> NamedStack:
         assert stack.image is not None
         if self.python is not None:  # first: the sooner, the more samples have frames of Python
             self.python.consider(stack.tgid, stack.image)
-        names = self.users.frames(stack.tgid, stack.addresses, stack.image, stack.copy)
+        named = self.users.name(stack.tgid, stack.addresses, stack.image, stack.copy)
         if self.python is None or not stack.python:
-            return names
-        return self.python.names(stack.tgid, stack.image, stack.python, names)
+            return named
+        return named._replace(frames=self.python.names(stack.tgid, stack.image, stack.python, named.frames))
 
 
 def _firsts(member_of: npt.NDArray[np.intp], groups: int) -> npt.NDArray[np.intp]:
@@ -319,5 +322,5 @@ def _firsts(member_of: npt.NDArray[np.intp], groups: int) -> npt.NDArray[np.intp
     return firsts
 
 
-def _row(stack: _Stack, frames: list[str]) -> dict[str, Any]:
-    return {"stack_id": stack.number, "frames": frames}
+def _row(stack: _Stack, named: NamedStack) -> dict[str, Any]:
+    return {"stack_id": stack.number, **named._asdict()}

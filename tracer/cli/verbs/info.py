@@ -42,6 +42,7 @@ def summarise(trace: AnalysedTrace) -> info_text.Summary:
     from tracer.render.terminal import info_text
     from tracer.schema import LATEST_NS, TABLES
 
+    stacks = Functions(trace.stacks)
     return info_text.Summary(
         path=str(trace.path),
         interrupted=trace.interrupted,
@@ -49,7 +50,8 @@ def summarise(trace: AnalysedTrace) -> info_text.Summary:
         size_bytes=trace.size_bytes,
         rows={table: trace.rows(table) for table in TABLES if trace.has_table(table)},
         of_no_process=_of_no_process(trace),
-        unnamed_stacks=Functions(trace.stacks).unnamed(),
+        unnamed_stacks=stacks.unnamed(),
+        cut_off_stacks=stacks.cut_off(),
         lost=_lost(trace),
         summed=trace.summed_intervals.near(0, LATEST_NS),
         cgroups=_cgroups(trace),

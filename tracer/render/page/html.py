@@ -222,7 +222,7 @@ def _kill(report: OomReport, page_size: int, drawn: Chart | None, flame: FlameGr
         "transcript": reclaim_facts.transcript(report, attempts),
         "asked": list(kill_facts.asked(report)),
         "stack": [visible(frame) for frame in report.trigger.stack or ()],
-        "user_stack": [visible(frame) for frame in report.trigger.user_stack or ()],
+        "user_stack": [visible(frame) for frame in kill_facts.user_stack(report)],
         "allocators": list(
             kill_facts.allocated(
                 report.allocators,

@@ -342,7 +342,8 @@ def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
 
 def _stacks(report: OomReport) -> Iterator[Fact]:
     """Yield the trigger's stacks, innermost frame first, a line for each frame."""
-    for label, stack in (("kernel stack", report.trigger.stack), ("user stack", report.trigger.user_stack)):
+    user = kill_facts.user_stack(report)
+    for label, stack in (("kernel stack", report.trigger.stack), ("user stack", user)):
         for number, frame in enumerate(stack or ()):
             yield "" if number else label, visible(frame)
 

@@ -51,8 +51,9 @@ class Summary:
     knew to its number of rows, `lost` each stream to its number of lost records. `of_no_process` is the share
     of the charged and freed bytes whose process is not known; None without any bytes. `summed` are the
     intervals in which page-cache events were summed. `unnamed_stacks` counts the rows of `stacks` that have
-    only addresses. `cgroups` are the cgroups with data, the most important first. `kills_of_log_alone` counts
-    the kills that only the kernel log has, because the probe missed them; `kills` includes them.
+    only addresses, `cut_off_stacks` those whose unwinding ended at an address that is no code. `cgroups` are
+    the cgroups with data, the most important first. `kills_of_log_alone` counts the kills that only the
+    kernel log has, because the probe missed them; `kills` includes them.
     """
 
     path: str
@@ -62,6 +63,7 @@ class Summary:
     rows: Mapping[str, int]
     of_no_process: float | None
     unnamed_stacks: int
+    cut_off_stacks: int
     lost: Mapping[str, int]
     summed: Sequence[SummedInterval]
     cgroups: Sequence[TracedCgroup]
@@ -165,6 +167,8 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
             count += (
                 f", {unnamed} of them with addresses only (the process was gone, or its code has no symbols)"
             )
+        if table == "stacks" and summary.cut_off_stacks:
+            count += f", {units.count(summary.cut_off_stacks)} where unwinding ended outside of code"
         if table == "contents" and (why := summary.meta.get("contents_left_out")) is not None:
             count += f", a look was late or left out: {visible(why)}"
         yield table, count

@@ -32,6 +32,7 @@ from tracer.render.words.quality_facts import not_known
 _TITLE_CHARACTERS: Final = 60
 _SUMMED_S: Final = SUMMED_NS / 1e9
 _MOST_KILLED: Final = 2
+_LEFT_CODE: Final = "(unwinding ended here: the next address is no code, and callers are missing)"
 
 CONSTRAINTS: Final = {
     "memcg": "the cgroup's own limit was hit",
@@ -242,6 +243,13 @@ def asked(report: OomReport) -> Iterator[Fact]:
         yield "requested by", f"{name}{titled(trigger.cmdline)}{pages}{gfp}"
     if trigger.cgroup is not None and trigger.cgroup != report.limit_owner.cgroup:
         yield "its cgroup", visible(trigger.cgroup)
+
+
+def user_stack(report: OomReport) -> list[str]:
+    """Return the frames of the requesting task in its program, and whether callers are missing. They are not
+    escaped."""
+    trigger = report.trigger
+    return [*(trigger.user_stack or ()), *[_LEFT_CODE] * trigger.user_stack_left_code]
 
 
 def _gfp(trigger: Trigger) -> str:

@@ -333,6 +333,7 @@ def trigger(trace: TraceTables, kill: RecordedKill, told: Told, unknown: Unknown
         if "trigger.stack" in told.fields and told.logged is not None
         else _frames(trace, first["kernel_stack_id"], "trigger.stack", unknown),
         user_stack=_frames(trace, first["user_stack_id"], "trigger.user_stack", unknown),
+        user_stack_left_code=trace.functions.left_code(optional(first["user_stack_id"]) or NO_ID),
         gfp_names=told.gfp_names(gfp),
         tgid=int(first["trigger_tgid"]),
         cmdline=_title_at(trace, int(first["trigger_tgid"]), kill.time_ns),
