@@ -8,6 +8,7 @@ freeing memory (`blocker`, `is_swap_exhausted`). `analysis.explain.causes` has a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final, Literal, TypeAlias
 
 from tracer.analysis.explain.evidence.kinds import found
@@ -81,6 +82,16 @@ def filler(findings: Findings, cause: Cause, filler: Filler, held_bytes: int | N
         all_grown_bytes=all_grown if grown else None,
     )
     return Suspect(cause, weight, evidence)
+
+
+def swappable_filler(
+    findings: Findings, cause: Cause, filler_kind: Filler, held_bytes: int | None
+) -> Suspect | None:
+    """Return `filler` for memory that swap can hold, at half of the weight where swap was full."""
+    suspect = filler(findings, cause, filler_kind, held_bytes)
+    if suspect is not None and is_swap_exhausted(findings):
+        return replace(suspect, weight=suspect.weight / 2)
+    return suspect
 
 
 def fill_together(findings: Findings, first: Suspect) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from tracer.analysis.explain import weighing
@@ -19,8 +18,7 @@ _RSS_WEIGHT: Final = 0.5
 
 
 def weigh(findings: Findings) -> Suspect | None:
-    """Weigh anonymous memory, with what zswap keeps of it, as a filler of the limit, at half of that where
-    swap was full.
+    """Weigh anonymous memory, with what zswap keeps of it, as a filler of the limit.
 
     Without a composition, killed processes that held nearly all of the limit are the evidence.
     """
@@ -30,10 +28,8 @@ def weigh(findings: Findings) -> Suspect | None:
             return None
         is_anon = "anon_rss_bytes" in held.numbers
         return Suspect("anon_growth", _KILLED_WEIGHT if is_anon else _RSS_WEIGHT, held)
-    found = weighing.filler(findings, "anon_growth", "anon", composition.process_bytes(findings.composition))
-    if found is not None and weighing.is_swap_exhausted(findings):
-        return replace(found, weight=found.weight / 2)
-    return found
+    held_bytes = composition.process_bytes(findings.composition)
+    return weighing.swappable_filler(findings, "anon_growth", "anon", held_bytes)
 
 
 CAUSE: Final = CauseRecord(

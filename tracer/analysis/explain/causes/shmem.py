@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from tracer.analysis.explain import weighing
@@ -12,11 +11,8 @@ from tracer.analysis.results.kill import Suspect
 
 
 def weigh(findings: Findings) -> Suspect | None:
-    """Weigh shared memory as a filler of the limit, at half of that where swap was full."""
-    found = weighing.filler(findings, "shmem", "shmem", findings.composition.shmem)
-    if found is not None and weighing.is_swap_exhausted(findings):
-        return replace(found, weight=found.weight / 2)
-    return found
+    """Weigh shared memory as a filler of the limit."""
+    return weighing.swappable_filler(findings, "shmem", "shmem", findings.composition.shmem)
 
 
 CAUSE: Final = CauseRecord(
