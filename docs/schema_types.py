@@ -7,7 +7,7 @@ import sys
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from tracer.analysis.results import forms
 from tracer.schema import LIMITS
 
 Schema = dict[str, Any]
@@ -74,7 +75,7 @@ class Definitions:
         """Return the members of the object of a dataclass or TypedDict, without some."""
         module = vars(sys.modules[record.__module__])
         hints = typing.get_type_hints(record, {**self._names, **module})
-        names = [item.name for item in fields(record)] if is_dataclass(record) else list(hints)
+        names = forms.names(record) if is_dataclass(record) else hints
         found: dict[str, Schema] = {}
         for name in [name for name in names if name not in without]:
             found[name] = self.of(hints[name])

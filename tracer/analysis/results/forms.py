@@ -6,6 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from functools import cache
 from types import NoneType
 from typing import Any, Final
 
@@ -15,13 +16,20 @@ from tracer.schema import LIMITS, UNLIMITED_BYTES
 def as_object(record: Any) -> dict[str, Any]:
     """Return a frozen dataclass as a JSON object: each field by `as_json`, limits by `limit_columns`."""
     found: dict[str, Any] = {}
-    for item in fields(record):
-        value = getattr(record, item.name)
-        if item.name in LIMITS:
-            found |= limit_columns(value, item.name)
+    for name in names(type(record)):
+        value = getattr(record, name)
+        if name in LIMITS:
+            found |= limit_columns(value, name)
         else:
-            found[item.name] = as_json(value)
+            found[name] = as_json(value)
     return found
+
+
+@cache
+def names(record: type) -> tuple[str, ...]:
+    """Return the fields of a dataclass in the order of its object: its own, then those that it inherits."""
+    inherited = {item.name for base in record.__bases__ if is_dataclass(base) for item in fields(base)}
+    return tuple(sorted((item.name for item in fields(record)), key=inherited.__contains__))
 
 
 def limit_columns(limit_bytes: int | None, name: str = "limit_bytes") -> dict[str, Any]:

@@ -18,16 +18,11 @@ from tracer.analysis.results import forms
 from tracer.analysis.results.forms import as_json, as_object
 from tracer.analysis.results.memory import (
     Allocator,
-    CacheContents,
     Composition,
     Cushion,
     FurtherAllocators,
-    Grown,
-    GrownCode,
-    ProcessMemory,
     Reclaim,
-    Runtime,
-    SampledMemory,
+    SeenMemory,
     SharedFile,
 )
 from tracer.analysis.results.outcome import AtLimit
@@ -271,7 +266,7 @@ _NO_CUSHION: Final = Cushion()
 
 
 @dataclass(frozen=True, slots=True, repr=False, kw_only=True)
-class OomReport:
+class OomReport(SeenMemory):
     """One decision of the OOM killer: the tasks, the memory, the attempts of reclaim, and the verdict.
 
     `constraint` is `memcg`, `global`, `cpuset`, `mempolicy`, `unknown`, or the word that a BPF policy printed
@@ -280,12 +275,8 @@ class OomReport:
     total, in pages; an oom_score_adj of 1 adds a thousandth of it. `what_if`: changes of oom_score_adj with
     which the kernel would have killed another task. `kernel_log`: None for a report from a trace.
     `further_allocators`: None if allocators are not known. `shared_files`: the files of the shared memory
-    that were seen. `mappings`: the processes that were looked at before the kill, the killed ones first, then
-    the largest; empty if there was no look. `runtime`: what their runtimes showed. `cached`: the page cache
-    by file at the last look before the kill; None: there was no look. `code`: the code that made
-    memory of the verdict's kind grow in the window and holds it, the largest share first; empty if it was not
-    sampled. `code_sampled_share`: the part of that growth that was sampled. `code_memory`:
-    what the samples stand for; None: not known.
+    that were seen. `mappings`, `runtime` and `cached` are of the last look before the kill, the killed
+    processes first. `code` made memory of the verdict's kind grow in the window.
     """
 
     kill_id: int
@@ -311,17 +302,6 @@ class OomReport:
     kernel_log: KernelLogPlace | None = None
     further_allocators: FurtherAllocators | None = None
     shared_files: tuple[SharedFile, ...] = ()
-    mappings: tuple[ProcessMemory, ...] = ()
-    runtime: tuple[Runtime, ...] = ()
-    cached: CacheContents | None = None
-    code: tuple[GrownCode, ...] = ()
-    code_sampled_share: float | None = None
-    code_memory: SampledMemory | None = None
-
-    @property
-    def grown(self) -> Grown:
-        """Return what is known of the code that made memory grow."""
-        return Grown.of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object of this kill in `explain --json`, whose evidence has no sentences here.

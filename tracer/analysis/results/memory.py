@@ -328,13 +328,8 @@ class Grown(NamedTuple):
     memory: SampledMemory | None = None
     why_unknown: str | None = None
 
-    @classmethod
-    def of(cls, report: Any) -> Grown:
-        """Return what a report of a kill or of a cgroup has."""
-        return cls(report.code, report.code_sampled_share, report.code_memory)
-
     def fields(self) -> dict[str, Any]:
-        """Return the fields of such a report."""
+        """Return the fields of a report (`SeenMemory`)."""
         return {"code": self.code, "code_sampled_share": self.sampled_share, "code_memory": self.memory}
 
     def unknown(self) -> dict[str, str]:
@@ -448,3 +443,26 @@ class Reclaim:
     swap_writes: SwapIo | None = None
     swap_reads: SwapIo | None = None
     requested_cache_pages: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenMemory:
+    """What looks and samples show of the memory of a cgroup that was killed in, or that lived.
+
+    `mappings`: the processes, the largest first; empty if there was no look. `runtime`: what their runtimes
+    showed. `cached`: the page cache by file; None: there was no look. `code`: the code that made memory grow
+    and holds it, the largest share first; empty if it was not sampled. `code_sampled_share`: the part of that
+    growth that was sampled. `code_memory`: what the samples stand for; None: not known.
+    """
+
+    mappings: tuple[ProcessMemory, ...] = ()
+    runtime: tuple[Runtime, ...] = ()
+    cached: CacheContents | None = None
+    code: tuple[GrownCode, ...] = ()
+    code_sampled_share: float | None = None
+    code_memory: SampledMemory | None = None
+
+    @property
+    def grown(self) -> Grown:
+        """Return what is known of the code that made memory grow."""
+        return Grown(self.code, self.code_sampled_share, self.code_memory)

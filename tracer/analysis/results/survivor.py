@@ -10,15 +10,10 @@ from tracer.analysis.results.forms import as_object
 from tracer.analysis.results.kill import Sizing
 from tracer.analysis.results.memory import (
     Allocator,
-    CacheContents,
     FurtherAllocators,
-    Grown,
-    GrownCode,
     MissPoint,
-    ProcessMemory,
     Reclaim,
-    Runtime,
-    SampledMemory,
+    SeenMemory,
 )
 from tracer.analysis.results.quality import Quality
 
@@ -131,7 +126,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Held(SeenMemory):
     """A cgroup that lived: how near it came to its limit, and what reclaim freed, over the whole trace.
 
     `limit_bytes` is `schema.UNLIMITED_BYTES` if no limit is set. `peak_usage_bytes` is the highest usage in
@@ -153,12 +148,10 @@ class Held:
     of the recorded command was cut off; None: it was not, or that is not known.
 
     `allocators` are the processes that were charged most until `peak_time`, `further_allocators` the sum of
-    the others, and `code` and the fields that begin with `code_` those of the largest kind of memory then (of
-    page cache over the whole trace if its tasks were thrashing), as in `OomReport`. `miss_curve`:
-    `analysis.views.miss_curve`, empty if nothing was read again.
-    `mappings`: the processes at the look that found most memory, the largest first; empty if the cgroup was
-    never so near its limit. `runtime`: what their runtimes showed then. `cached`: the page cache by file at
-    the last look at it; None: there was no look.
+    the others. `code` made the largest kind of memory grow until then (page cache over the whole trace if its
+    tasks were thrashing). `miss_curve`: `analysis.views.miss_curve`, empty if nothing was read again.
+    `mappings` and `runtime` are of the look that found most memory; empty if the cgroup was never so near its
+    limit. `cached` is of the last look.
 
     `kernel_peak_bytes` is the kernel's own peak of usage (memory.peak), including the time before the trace.
     `max_events`: how often usage was about to exceed the limit, by the kernel's count in the trace.
@@ -205,17 +198,6 @@ class Held:
     psi_some_share: float | None = None
     kernel_peak_bytes: int | None = None
     kernel_parts_at_peak_bytes: Mapping[str, int | None] = field(default_factory=dict)
-    mappings: tuple[ProcessMemory, ...] = ()
-    runtime: tuple[Runtime, ...] = ()
-    cached: CacheContents | None = None
-    code: tuple[GrownCode, ...] = ()
-    code_sampled_share: float | None = None
-    code_memory: SampledMemory | None = None
-
-    @property
-    def grown(self) -> Grown:
-        """Return what is known of the code that made memory grow."""
-        return Grown.of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object of this cgroup in the `held` list of `explain --json`.
