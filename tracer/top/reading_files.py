@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from tracer.capture.contents.files_below import files_below
+import numpy as np
+
+from tracer.capture.contents.held import HeldFile
+from tracer.capture.contents.look import has_generations, held_file
+from tracer.capture.contents.pass_over_pages import Amounts, PassOverPages
+from tracer.capture.rows.inode_rows import InodeRows
+from tracer.enumerations import CONTENTS
 from tracer.errors import TracerError
+from tracer.kernel.cgroups.mounts import Mounts
 from tracer.kernel.process.children import end_with_parent, stand_back
 
 MOST_NAMED: Final = 100
@@ -56,6 +65,47 @@ def _read(cgroup_id: int) -> dict[str, Any]:
 
 def _print(document: dict[str, Any]) -> None:
     print(json.dumps(document, separators=(",", ":")), flush=True)
+
+
+_SUMMED: Final = ("bytes", "dirty_bytes", "writeback_bytes", "active_bytes", "unevictable_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class FilesBelow:
+    """The page cache of a cgroup and the cgroups below it, removed ones included.
+
+    `sizes` has a row for each file, the largest first: `object` is its inode_id, as in the table `inodes`,
+    and the sizes are as in `AMOUNT`. `named` are the first of them. `unnamed_bytes` are of files for which
+    there was no room.
+    """
+
+    sizes: Amounts
+    named: list[HeldFile]
+    unnamed_bytes: int
+
+
+def files_below(cgroup_id: int, most_named: int, counts: Callable[[int, int], None]) -> FilesBelow:
+    """Pass over all pages once, and return the page cache of a cgroup and of those below it.
+
+    `counts` is called with the number of pages that were passed, and of all. Raises TracerError if the kernel
+    or BCC is unfit, or without root.
+    """
+    with PassOverPages() as passing, closing(Mounts()) as mounts:
+        found = passing.scan([cgroup_id], slab=False, counts=counts)
+        sizes, names, has_active = summed_by_file(found.amounts), InodeRows(mounts), not has_generations()
+        named = [held_file(passing, names, one, has_active=has_active) for one in sizes[:most_named]]
+    return FilesBelow(sizes, named, found.unnamed_bytes)
+
+
+def summed_by_file(amounts: Amounts) -> Amounts:
+    """Return a row for each file among amounts of all kinds, the largest first: its sizes in all cgroups."""
+    of_files = amounts[np.isin(amounts["kind"], [CONTENTS.number(kind) for kind in ("file", "shmem")])]
+    _, first, which = np.unique(of_files["object"], return_index=True, return_inverse=True)
+    sums = of_files[first]
+    for field in _SUMMED:
+        sums[field] = 0
+        np.add.at(sums[field], which.reshape(-1), of_files[field])
+    return sums[np.argsort(sums["bytes"], kind="stable")[::-1]]
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from support.cached import cached_bytes
 
-from tracer.capture.contents.files_below import files_below, summed_by_file
 from tracer.capture.contents.pass_over_pages import AMOUNT
 from tracer.enumerations import CONTENTS
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.lab.scratch import write_uncached
+from tracer.top.reading_files import files_below, summed_by_file
 
 PAGE = mmap.PAGESIZE
 PARTS = (0, 701, 1090)
