@@ -312,7 +312,7 @@ def from_trace(
         )
     if total is None:
         unknown["badness_total_pages"] = _NO_TOTAL
-    recorded = [_titled(trace, _recorded(row, total), int(row["tgid"]), time_ns) for row in weighed]
+    recorded = [_titled(trace, _candidate(row, total), int(row["tgid"]), time_ns) for row in weighed]
     if is_whole:
         judged = _judged(recorded, total, TODAY, is_group=len(rows) > 1, unknown=unknown)
         return replace(judged, tgids=frozenset(int(row["tgid"]) for row in weighed))
@@ -354,7 +354,8 @@ def from_log(log: LogReport, total: int | None, size: int, unknown: Unknown) -> 
         return Selection((), total)
     rules = rules_of(log.invoker.kernel_release)
     chosen = _chosen_pid(log)
-    listed = [_listed(row, total, rules, size, is_chosen=chosen in (row.pid, row.tgid)) for row in log.tasks]
+    rows = (_listed(row, total, rules, size, is_chosen=chosen in (row.pid, row.tgid)) for row in log.tasks)
+    listed = [_candidate(row, total) for row in rows]
     if any(row.rss_anon_pages is None for row in log.tasks):
         unknown |= dict.fromkeys(("candidates.anon_rss_bytes", "candidates.shmem_rss_bytes"), _ONE_RSS)
     if any(one.held_pages is None for one in listed):
@@ -390,10 +391,12 @@ def _judged(
     )
 
 
-def _recorded(row: Mapping[str, Any], total: int | None) -> Candidate:
-    """Return the candidate of a row of `oom_candidates`; its `held_pages` follow from the badness."""
+def _candidate(row: Mapping[str, Any], total: int | None) -> Candidate:
+    """Return the candidate of a row of `oom_candidates`. Without `held_pages`, these follow from the
+    badness."""
     bad, adj = optional(row["badness"]), int(row["oom_score_adj"])
     added = adj_pages(adj, total)
+    held = None if bad is None or added is None else bad - added
     return Candidate(
         pid=int(row["pid"]),
         comm=str(row["comm"]),
@@ -401,7 +404,7 @@ def _recorded(row: Mapping[str, Any], total: int | None) -> Candidate:
         oom_score_adj=adj,
         rss_bytes=optional(row["rss_bytes"]),
         chosen=bool(row["chosen"]),
-        held_pages=None if bad is None or added is None else bad - added,
+        held_pages=row.get("held_pages", held),
         adj_pages=added,
         anon_rss_bytes=optional(row["anon_rss_bytes"]),
         shmem_rss_bytes=optional(row["shmem_rss_bytes"]),
@@ -412,25 +415,22 @@ def _titled(trace: TraceTables, one: Candidate, tgid: int, time_ns: int) -> Cand
     return replace(one, cmdline=trace.processes.cmdline_at(tgid, time_ns, time_ns))
 
 
-def _listed(row: TaskRow, total: int | None, rules: Rules, size: int, *, is_chosen: bool) -> Candidate:
-    """Return the candidate of a row of the table in the kernel log.
+def _listed(task: TaskRow, total: int | None, rules: Rules, size: int, *, is_chosen: bool) -> dict[str, Any]:
+    """Return a row of the table in the kernel log as a row of `oom_candidates`, with `held_pages`.
 
     The table does not show which tasks cannot be killed for a reason other than their oom_score_adj.
     """
-    pgtables = None if row.pgtables_bytes is None else row.pgtables_bytes // size
-    held = held_pages(row.rss_pages, row.swapents_pages, pgtables, uid=row.uid, rules=rules)
-    return Candidate(
-        pid=row.pid,
-        comm=row.comm,
-        badness=badness(held, row.oom_score_adj, total, rules),
-        oom_score_adj=row.oom_score_adj,
-        rss_bytes=row.rss_pages * size,
-        chosen=is_chosen,
-        held_pages=held,
-        adj_pages=adj_pages(row.oom_score_adj, total),
-        anon_rss_bytes=None if row.rss_anon_pages is None else row.rss_anon_pages * size,
-        shmem_rss_bytes=None if row.rss_shmem_pages is None else row.rss_shmem_pages * size,
-    )
+    pgtables = None if task.pgtables_bytes is None else task.pgtables_bytes // size
+    held = held_pages(task.rss_pages, task.swapents_pages, pgtables, uid=task.uid, rules=rules)
+    return task.sizes_bytes(size) | {
+        "pid": task.pid,
+        "comm": task.comm,
+        "badness": badness(held, task.oom_score_adj, total, rules),
+        "oom_score_adj": task.oom_score_adj,
+        "rss_bytes": task.rss_pages * size,
+        "chosen": is_chosen,
+        "held_pages": held,
+    }
 
 
 def _chosen_pid(log: LogReport) -> int | None:

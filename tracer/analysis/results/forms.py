@@ -16,7 +16,7 @@ from tracer.schema import LIMITS, UNLIMITED_BYTES
 def as_object(record: Any) -> dict[str, Any]:
     """Return a frozen dataclass as a JSON object: each field by `as_json`, limits by `limit_columns`."""
     found: dict[str, Any] = {}
-    for name in names(type(record)):
+    for name in names(record.__class__):
         value = getattr(record, name)
         if name in LIMITS:
             found |= limit_columns(value, name)
