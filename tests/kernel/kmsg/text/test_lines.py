@@ -29,6 +29,13 @@ def read(line: str, number: int) -> Record | None:
         ("<6>[   12.345678] ", 12_345_678 * US, None),
         ("kern  :info  : [   12.345678] ", 12_345_678 * US, None),
         ("[   12.345678 <    0.000012>] ", 12_345_678 * US, None),
+        ("[   12.345678                ] ", 12_345_678 * US, None),  # the first line of dmesg -d
+        ("6.12.1-amd64,6,1234,5678,-;", 5678 * US, None),  # netconsole with the release
+        (
+            "Thu Mar  3 10:00:05 2026 kern.warn kernel: [   12.345678] ",  # logread of OpenWrt
+            12_345_678 * US,
+            "Thu Mar  3 10:00:05 2026",
+        ),
         ("[<    0.000012>] ", None, None),
         ("[  +0.000012] ", None, None),
         ("[Nov25 10:00] ", None, "Nov25 10:00"),
@@ -59,6 +66,28 @@ def test_line_of_each_style_is_read(prefix: str, since_boot_ns: int | None, wall
     assert record is not None
     assert (record.text, record.stamp) == (TEXT, Stamp(3, since_boot_ns, wall))
     assert record.prefix == len(prefix)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "wall"),
+    [
+        ("10.5.0.2: kern:     err: [2026-03-03T10:00:05.12Z]: ", "2026-03-03T10:00:05.12Z"),
+        ("Timestamp:2026-03-03 10:00:05.1 +0000 UTC Message:", "2026-03-03 10:00:05.1"),
+        ("/var/log/messages:Mar  3 10:00:05 n1 kernel: ", "Mar  3 10:00:05"),
+        ("10.5.0.2 12026-03-03T10:00:05 ", None),
+    ],
+)
+def test_date_in_a_prefix_of_no_known_style_is_read(prefix: str, wall: str | None) -> None:
+    record = read(f"{prefix}Memory cgroup out of memory: Killed process 7 (a), UID 0", 3)
+    assert record is not None
+    assert (record.stamp.wall, record.text[:13]) == (wall, "Memory cgroup")
+
+
+def test_space_of_windows_1252_is_a_space() -> None:
+    (line,) = split([b"[   12.345678]\xa0java invoked oom-killer: order=0"])
+    record = read(line, 3)
+    assert record is not None
+    assert record.text == "java invoked oom-killer: order=0"
 
 
 def test_bare_line_is_read() -> None:

@@ -258,6 +258,7 @@ _MOST_RECORD: Final = 1100
 """A longer line holds more than one message (LOG_LINE_MAX, kernel/printk/printk.c)."""
 
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]{0,20}[mK]")
+_SPACE_OF_WINDOWS: Final = "\udca0"  # \xa0 in a log that is not UTF-8
 _MARKS: Final = re.compile("[↩↪↵⏎]")
 _QUOTES: Final = re.compile(r"(?:[>|] ?)+|`{1,3}(?=[^`\s])")
 _ESCAPED_END: Final = re.compile(r"(?:\\r)?\\n(?=(?:<\d{1,3}>)?\[ *\d{1,10}\.\d{6}\])")
@@ -420,8 +421,8 @@ def _clean(line: str) -> str:
     if "\x1b" in line:
         line = _COLOUR.sub("", line)
     line = line.rstrip("\r\n")
-    if "\xa0" in line:
-        line = line.replace("\xa0", " ").rstrip()
+    if "\xa0" in line or _SPACE_OF_WINDOWS in line:
+        line = line.replace("\xa0", " ").replace(_SPACE_OF_WINDOWS, " ").rstrip()
     quotes = _QUOTES.match(line) if line[:1] in (">", "|", "`") else None
     return line if quotes is None else line[quotes.end() :]
 
@@ -438,7 +439,7 @@ def _behind(line: str, at: int, outer: Record, *, is_whole: bool) -> Record | No
     own, around = found.stamp, outer.stamp
     since_boot_ns = around.since_boot_ns if own.since_boot_ns is None else own.since_boot_ns
     return found._replace(
-        stamp=Stamp(own.line, since_boot_ns, own.wall or around.wall),
+        stamp=Stamp(own.line, since_boot_ns, own.wall or around.wall or styles.date_in(line[:at])),
         host=found.host or outer.host,
         prefix=max(found.prefix, 1) if is_whole else found.prefix,
     )

@@ -68,7 +68,9 @@ class Record(NamedTuple):
         return self._replace(text=text)
 
 
-_KMSG: Final = re.compile(r"(\d{1,4}),\d{1,20},(\d{1,20}),([^;]{0,200});")
+_KMSG: Final = re.compile(r"(?:\d{1,3}\.\d[\w.+~-]{0,64},)?(\d{1,4}),\d{1,20},(\d{1,20}),([^;]{0,200});")
+"""netconsole may put the release of the kernel before it (Documentation/networking/netconsole.rst)."""
+
 _KMSG_CALLER: Final = re.compile(r"caller=([TC]\d{1,10})")
 _ESCAPE: Final = re.compile(r"(?:\\x[0-9a-f]{2})+")
 _PRIORITY: Final = re.compile(r"<(\d{1,4})>(?:1 )?")
@@ -76,7 +78,7 @@ _FACILITY: Final = re.compile(
     r"(kern|user|mail|daemon|auth|syslog|lpr|news|uucp|cron|authpriv|ftp|local\d|clock|audit|alert) *: *"
     r"(?:emerg|alert|crit|err|warn|warning|notice|info|debug) *: *"
 )
-_SINCE_BOOT: Final = re.compile(r"\[ *(\d{1,10})\.(\d{1,9})(?: +<[ \d.+-]{0,20}>)?\] ?")
+_SINCE_BOOT: Final = re.compile(r"\[ *(\d{1,10})\.(\d{1,9})(?: +(?:<[ \d.+-]{0,20}>)?)?\] ?")
 # `dmesg -d -t` and `dmesg -H` write the time since the line before, not a time since boot.
 _SINCE_LAST: Final = re.compile(r"\[(?:<[ +-]{0,9}\d{1,10}\.\d{1,9}>| *\+\d{1,10}\.\d{1,9})\] ?")
 _MINUTE: Final = re.compile(r"\[([A-Z][a-z]{2} ?\d{1,2} \d\d:\d\d)\] ?")
@@ -85,7 +87,15 @@ _ISO_DATE: Final = re.compile(
     r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:([.,])\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?):?(?: |$)"
 )
 _DATE: Final = re.compile(r"(\w[^\s:\[]{0,11} {1,2}\d{1,2} (?:\d{4} )?\d\d:\d\d:\d\d(?:\.\d{1,9})?) ")
+# logread of OpenWrt writes the facility and the level in the place of a host.
+_LOGREAD_DATE: Final = re.compile(
+    r"([A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}) (?=kern\.\w{1,7} kernel: )"
+)
 _FULL_DATE: Final = re.compile(r"([^\W\d]\S{1,11} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})? \S{1,9}) ")
+_DATE_IN_PREFIX: Final = re.compile(
+    r"(?<!\d)\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
+    r"|\b[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d"
+)
 _UNIX_TIME: Final = re.compile(r"(\d{9,11}\.\d{1,9}) ")
 _TAG: Final = re.compile(r"(\S{1,255}) ([^\s:\[\]]{1,64})(?:\[\d{1,10}\])?: ?")
 _RFC5424_KERNEL: Final = re.compile(
@@ -94,7 +104,7 @@ _RFC5424_KERNEL: Final = re.compile(
 _RFC5424_TAG: Final = re.compile(
     r"(\S{1,255}) (\S{1,64}) \S{1,128} \S{1,32} (?:-(?= |$)|\[[A-Za-z][^\]]{0,500}\]) ?"
 )
-_KERNEL: Final = re.compile(r"(?:(\S{1,255}) )?kernel(?:\[\d{1,10}\])?: ?")
+_KERNEL: Final = re.compile(r"(?:kern\.\w{1,7} |(\S{1,255}) )?kernel(?:\[\d{1,10}\])?: ?")
 _DMESG_OBJECT: Final = re.compile(r' *"msg": (".*")$')
 _CALLER: Final = re.compile(r"\[ *([TC]\d{1,10})\] ?")
 _USUAL: Final = (
@@ -355,7 +365,13 @@ def _date(line: str, at: int) -> re.Match[str] | None:
         return _BRACKETED_DATE.match(line, at) or _MINUTE.match(line, at)
     if first.isdigit():
         return _ISO_DATE.match(line, at) or _UNIX_TIME.match(line, at) or _DATE.match(line, at)
-    return _DATE.match(line, at) or _FULL_DATE.match(line, at)
+    return _DATE.match(line, at) or _FULL_DATE.match(line, at) or _LOGREAD_DATE.match(line, at)
+
+
+def date_in(prefix: str) -> str | None:
+    """Return the first date in a prefix that is in no known style; None if there is none."""
+    found = _DATE_IN_PREFIX.search(prefix)
+    return None if found is None else found[0]
 
 
 def _since_boot(line: str, at: int) -> tuple[int | None, int]:
