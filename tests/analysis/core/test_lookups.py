@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from tracer.analysis.core.lookups import function_of
+from tracer.analysis.core.lookups import Functions, function_of
 from tracer.schema import LATEST_NS
 
 
@@ -78,3 +79,15 @@ def test_fork_is_never_after_the_process_was_seen(trace: Any) -> None:
 )
 def test_function_of_a_frame_is_its_symbol(frame: str, function: str) -> None:
     assert function_of(frame) == function
+
+
+def test_stacks_of_older_traces_may_have_left_code_or_not() -> None:
+    def functions(*left_code: bool | None) -> Functions:
+        numbers = range(1, len(left_code) + 1)
+        rows = {"stack_id": [*numbers], "frames": [["main"] for _ in numbers], "left_code": [*left_code]}
+        return Functions(pd.DataFrame(rows).astype({"left_code": "boolean"}))
+
+    known, older = functions(True, False, None), functions(None, None)
+    assert [known.left_code(number) for number in (1, 2, 3, 4)] == [True, False, None, None]
+    assert (known.cut_off(), older.cut_off(), functions().cut_off()) == (1, None, 0)
+    assert older.left_code(1) is None

@@ -233,8 +233,9 @@ class Functions:
 
     def __init__(self, stacks: pd.DataFrame) -> None:
         self._frames = dict(zip(integers(stacks["stack_id"]).tolist(), stacks["frames"], strict=True))
-        self._left_code = set(
-            integers(stacks.loc[stacks["left_code"].fillna(False).astype(bool), "stack_id"]).tolist()
+        told = stacks[stacks["left_code"].notna()]
+        self._left_code = dict(
+            zip(integers(told["stack_id"]).tolist(), told["left_code"].astype(bool).tolist(), strict=True)
         )
         self._known: dict[int, Frames] = {NO_ID: ()}
         self._texts: dict[int, Frames] = {}
@@ -260,13 +261,14 @@ class Functions:
             self._known[stack_id] = known
         return self._known[stack_id]
 
-    def left_code(self, stack_id: int) -> bool:
-        """Return whether unwinding ended at an address that is no code."""
-        return stack_id in self._left_code
+    def left_code(self, stack_id: int) -> bool | None:
+        """Return whether unwinding ended at an address that is no code; None: not known, as in older
+        traces."""
+        return self._left_code.get(stack_id)
 
-    def cut_off(self) -> int:
-        """Return the number of stacks whose unwinding ended at an address that is no code."""
-        return len(self._left_code)
+    def cut_off(self) -> int | None:
+        """Return how many stacks ended at an address that is no code; None: not known."""
+        return sum(self._left_code.values()) if self._left_code or not self._frames else None
 
     def unnamed(self) -> int:
         """Return the number of stacks that consist of addresses only."""

@@ -41,7 +41,8 @@ _NOT_IN_LOG: Final = (
     *("reclaim", "cushion.cache_start_bytes", "cushion.evicted_bytes", "cushion.absorbed_bytes"),
     *("cushion.limit_reached_at", "cushion.exhausted_at", "cushion.evicted_after_bytes"),
     *("cushion.refaulted_bytes", "cushion.kernel_refaulted_bytes", "allocators"),
-    *("further_allocators", "trigger.user_stack", *OF_LIVES, "sizing.min_limit_bytes", "ktime_ns"),
+    *("further_allocators", "trigger.user_stack", "trigger.user_stack_left_code", *OF_LIVES),
+    *("sizing.min_limit_bytes", "ktime_ns"),
 )
 _NOT_ASKED: Final = Quality(0, "only", {}, dict.fromkeys((*_NOT_IN_LOG, *NOT_EXPLAINED), NOT_ASKED))
 

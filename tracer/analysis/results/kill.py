@@ -140,7 +140,8 @@ class Trigger:
     `pid` is the number of the thread, `tgid` that of its process (None: a kernel log may not have it). `gfp`
     are the flags of the request, `gfp_names` their names in the kernel log; empty without a log. `cmdline`:
     the title of the process if it contains more than its name.
-    `user_stack_left_code`: unwinding ended at an address that is no code, so callers are missing.
+    `user_stack_left_code`: unwinding ended at an address that is no code, so callers are missing; None: not
+    known.
     """
 
     pid: int | None = None
@@ -153,7 +154,7 @@ class Trigger:
     gfp_names: str = ""
     tgid: int | None = None
     cmdline: str | None = None
-    user_stack_left_code: bool = False
+    user_stack_left_code: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,9 @@ _OF_KERNEL: Final = (b"[vdso]", b"[vsyscall]", b"[uprobes]")
 
 _NO_IMAGE: Final = ExecImage(0, 0)  # of a process that exits or is gone
 
-_NEVER_MAPPED: Final = (
-    1 << 12
-)  # the page at address 0 (mmap_min_addr in Documentation/admin-guide/sysctl/vm.rst)
+_NEVER_MAPPED: Final = 1 << 12
+"""No program maps the page at address 0 (mmap_min_addr in Documentation/admin-guide/sysctl/vm.rst)."""
+
 _USER_BITS: Final = 47 if os.uname().machine == "x86_64" else 56
 """An address of a process has at most so many bits; on x86-64, more only for memory that asks for it, which
 code does not (Documentation/arch/x86/x86_64/5level-paging.rst)."""
@@ -131,7 +131,7 @@ _CODE, _DATA, _EITHER = range(3)
 
 
 class _Layout:
-    """What is where in a process."""
+    """The mappings of a process: code, data, or either."""
 
     def __init__(self, mapped: Iterable[MappedRange], *, has_compiler: bool) -> None:
         self._starts, self._ends, self._kinds = array("Q"), array("Q"), bytearray()

@@ -51,9 +51,10 @@ class Summary:
     knew to its number of rows, `lost` each stream to its number of lost records. `of_no_process` is the share
     of the charged and freed bytes whose process is not known; None without any bytes. `summed` are the
     intervals in which page-cache events were summed. `unnamed_stacks` counts the rows of `stacks` that have
-    only addresses, `cut_off_stacks` those whose unwinding ended at an address that is no code. `cgroups` are
-    the cgroups with data, the most important first. `kills_of_log_alone` counts the kills that only the
-    kernel log has, because the probe missed them; `kills` includes them.
+    only addresses, `cut_off_stacks` those whose unwinding ended at an address that is no code; None: not
+    known, as in older traces. `cgroups` are the cgroups with data, the most important first.
+    `kills_of_log_alone` counts the kills that only the kernel log has, because the probe missed them; `kills`
+    includes them.
     """
 
     path: str
@@ -63,7 +64,7 @@ class Summary:
     rows: Mapping[str, int]
     of_no_process: float | None
     unnamed_stacks: int
-    cut_off_stacks: int
+    cut_off_stacks: int | None
     lost: Mapping[str, int]
     summed: Sequence[SummedInterval]
     cgroups: Sequence[TracedCgroup]

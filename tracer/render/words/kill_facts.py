@@ -249,7 +249,8 @@ def user_stack(report: OomReport) -> list[str]:
     """Return the frames of the requesting task in its program, and whether callers are missing. They are not
     escaped."""
     trigger = report.trigger
-    return [*(trigger.user_stack or ()), *[_LEFT_CODE] * trigger.user_stack_left_code]
+    end = [_LEFT_CODE] if trigger.user_stack_left_code else []
+    return [*(trigger.user_stack or ()), *end]
 
 
 def _gfp(trigger: Trigger) -> str:

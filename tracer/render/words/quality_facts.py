@@ -110,6 +110,7 @@ FIELDS_IN_WORDS: Final = {
     "trigger.order": "the order of the request",
     "trigger.stack": "the kernel stack",
     "trigger.user_stack": "the user stack",
+    "trigger.user_stack_left_code": "whether its unwinding left the code",
     "victims": "the killed processes",
     "victims.swap_bytes": "the swap usage of a killed process",
     "victims.anon_rss_bytes": "the RSS of a killed process",
@@ -152,6 +153,7 @@ decides the story stands first. `PART_BY_NAME` has the classes of the compositio
 _PLACES: Final = {field: place for place, field in enumerate(FIELDS_IN_WORDS)}
 
 _NOT_IN_BRIEF: Final = (
+    "trigger.user_stack_left_code",
     "cushion.kernel_refaulted_bytes",
     "cushion.evicted_after_bytes",
     "candidates.anon_rss_bytes",

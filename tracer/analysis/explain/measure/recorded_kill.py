@@ -323,6 +323,9 @@ def trigger(trace: TraceTables, kill: RecordedKill, told: Told, unknown: Unknown
     order = _order(kill, unknown)
     if cgroup is None:
         unknown["trigger.cgroup"] = f"the trace holds no path of cgroup {first['trigger_cgroup_id']}"
+    left_code = trace.functions.left_code(optional(first["user_stack_id"]) or NO_ID)
+    if left_code is None:
+        unknown["trigger.user_stack_left_code"] = "no stack was taken, or the trace is older"
     return Trigger(
         pid=int(first["trigger_pid"]),
         comm=str(first["trigger_comm"]),
@@ -333,7 +336,7 @@ def trigger(trace: TraceTables, kill: RecordedKill, told: Told, unknown: Unknown
         if "trigger.stack" in told.fields and told.logged is not None
         else _frames(trace, first["kernel_stack_id"], "trigger.stack", unknown),
         user_stack=_frames(trace, first["user_stack_id"], "trigger.user_stack", unknown),
-        user_stack_left_code=trace.functions.left_code(optional(first["user_stack_id"]) or NO_ID),
+        user_stack_left_code=left_code,
         gfp_names=told.gfp_names(gfp),
         tgid=int(first["trigger_tgid"]),
         cmdline=_title_at(trace, int(first["trigger_tgid"]), kill.time_ns),
