@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from rich.cells import cell_len
+from support.calls import counted_calls
 
 from tracer.analysis.explain import logged_kills
 from tracer.analysis.results.kill import OomReport
@@ -260,7 +261,8 @@ def growth(make: Callable[[int], bytes]) -> str:
     seconds = statistics.median(_seconds(many) for _ in range(5)) / statistics.median(
         _seconds(few) for _ in range(5)
     )
-    return f"time {seconds / factor:.2f}, calls {counted_calls(many) / counted_calls(few) / factor:.2f}"
+    calls = counted_calls(lambda: read(many)) / counted_calls(lambda: read(few))
+    return f"time {seconds / factor:.2f}, calls {calls / factor:.2f}"
 
 
 def slowness(log: bytes) -> float:
@@ -270,27 +272,12 @@ def slowness(log: bytes) -> float:
 
 def _seconds(log: bytes) -> float:
     begin = time.process_time()
-    _read(log)
+    read(log)
     return time.process_time() - begin
 
 
-def counted_calls(log: bytes) -> int:
-    """Return the number of calls and returns of functions to read a log."""
-    count = 0
-
-    def counted(_frame: object, _event: str, _argument: object) -> None:
-        nonlocal count
-        count += 1
-
-    sys.setprofile(counted)
-    try:
-        _read(log)
-    finally:
-        sys.setprofile(None)
-    return count
-
-
-def _read(log: bytes) -> None:
+def read(log: bytes) -> None:
+    """Read a log in parts of a MiB."""
     for _ in reports(split(log[at : at + (1 << 20)] for at in range(0, len(log), 1 << 20))):
         pass
 

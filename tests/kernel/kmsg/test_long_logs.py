@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import cache
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from support.calls import counted_calls
 
 from tracer.cli.verbs import explain
 from tracer.kernel.kmsg import log_files, parser
@@ -54,21 +54,6 @@ def peak_bytes(read: Callable[[], Sized]) -> tuple[int, int]:
         tracemalloc.stop()
 
 
-def calls(work: Callable[[], object]) -> int:
-    count = 0
-
-    def counted(_frame: object, _event: str, _argument: object) -> None:
-        nonlocal count
-        count += 1
-
-    sys.setprofile(counted)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
-
-
 def test_memory_for_a_further_report_is_small() -> None:
     """Reports in full would take 2.5 kB each; 256 of them wait for late lines at any time."""
 
@@ -99,5 +84,5 @@ def test_work_for_a_kill_does_not_grow_with_their_number(logs: list[Path], form:
         return result
 
     work(logs[0])  # modules are imported
-    few, many = (calls(lambda log=log: work(log)) for log in logs)  # type: ignore[misc]
+    few, many = (counted_calls(lambda log=log: work(log)) for log in logs)  # type: ignore[misc]
     assert many < 2.1 * few

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.slowdown import SLOWDOWN
+from support.calls import counted_calls
 
 from tracer.schema import TABLES
 from tracer.trace import arrow_columns
@@ -240,12 +239,13 @@ def test_summed_interval_contains_every_sum_of_all_blocks(parts: list[Rows], int
     ]
 
 
-def test_million_charges_are_thinned_within_a_second() -> None:
-    random, count = np.random.default_rng(1), 1_000_000
+def charges(count: int) -> pa.Table:
+    """Return rows of charge within a second, of 10 cgroups with 20 tasks in 12 categories."""
+    random = np.random.default_rng(1)
     integers = {
         "time": np.sort(random.integers(0, 10**9, count)) + random.integers(0, 10**6, count),
-        "cgroup_id": random.integers(0, 1000, count),
-        "tgid": random.integers(1, 4_000_000, 1000).astype(np.int32)[random.integers(0, 1000, count)],
+        "cgroup_id": random.integers(0, 10, count),
+        "tgid": random.integers(1, 4_000_000, 20).astype(np.int32)[random.integers(0, 20, count)],
         **{name: random.integers(-(2**20), 2**20, count) for name in ("pages", "bytes")},
         **{name: random.integers(0, 2**20, count) for name in ("updates", "usage_bytes", "limit_bytes")},
     }
@@ -254,11 +254,20 @@ def test_million_charges_are_thinned_within_a_second() -> None:
         for name, values in integers.items()
     }
     columns["category"] = arrow_columns.names(random.integers(0, 12, count), tuple("abcdefghijkl"))
-    data = pa.Table.from_arrays([columns[name] for name in TABLES["charge"].names], schema=TABLES["charge"])
-    begin_s = time.process_time()
-    rows = thin("charge", data, SUMS_OF_RUNS_NS).num_rows
-    assert time.process_time() - begin_s < SLOWDOWN
-    assert rows < count
+    return pa.Table.from_arrays([columns[name] for name in TABLES["charge"].names], schema=TABLES["charge"])
+
+
+def test_calls_do_not_grow_with_the_rows() -> None:
+    """No Python and no call of a library runs for each row or group."""
+    few, many = charges(2_000), charges(200_000)
+    rows = []
+    calls = [
+        counted_calls(lambda data=data: rows.append(thin("charge", data, SUMS_OF_RUNS_NS).num_rows))  # type: ignore[misc]
+        for data in (few, few, many)
+    ]
+    assert rows[1] < 2_000
+    assert 2 * rows[1] < rows[2] < 50_000
+    assert calls[2] == calls[1] <= calls[0]  # the first call also fills caches
 
 
 def test_pandas_is_not_imported() -> None:
