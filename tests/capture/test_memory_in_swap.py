@@ -15,20 +15,29 @@ from tracer.kernel.anatomy import node_options, server_titles
 from tracer.kernel.process.live_memory import Memory
 
 _PAGES_OUT = """
-import ctypes, mmap
+import array, ctypes, mmap
 MADV_PAGEOUT = 21
 held = mmap.mmap(-1, 8 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 held[:] = b"x" * len(held)
 held_at = ctypes.addressof(ctypes.c_char.from_buffer(held))
 at = [int(one) for one in open("/proc/self/stat").read().rpartition(")")[2].split()[45:49]]
 begin, end = at[0] // mmap.PAGESIZE * mmap.PAGESIZE, -(-at[3] // mmap.PAGESIZE) * mmap.PAGESIZE
-libc = ctypes.CDLL(None)
+areas = ((held_at, len(held)), (begin, end - begin))
+libc, pagemap = ctypes.CDLL(None), open("/proc/self/pagemap", "rb", buffering=0)
+
+def is_in_swap(address, size):
+    pagemap.seek(address // mmap.PAGESIZE * 8)
+    return all(entry >> 62 & 1 for entry in array.array("Q", pagemap.read(size // mmap.PAGESIZE * 8)))
+
 print(held_at, flush=True)
 for line in open(0):
-    for address, size in ((held_at, len(held)), (begin, end - begin)):
-        libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), MADV_PAGEOUT)
+    while not all(is_in_swap(*area) for area in areas):
+        for address, size in areas:
+            libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), MADV_PAGEOUT)
     print(flush=True)
 """
+"""Pages that were added lately wait for the LRU list on the CPU of their fault (lru_add_drain() in mm/swap.c
+drains only that of the caller), and cannot be paged out at first."""
 _TITLE = "postgres: app shop"
 
 
