@@ -107,8 +107,12 @@ class Cluster:
         program = self.path / "kubectl"
         command = [str(kubectl), f"--server={url}", "-n", "shop"]
         log = str(_calls_of(self._file))
-        # kubectl keeps a cache at home. It asks for websockets by default since 1.31.
-        environment = {"HOME": str(self.path.parent), "KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "true"}
+        # kubectl keeps a cache at home. It asks for websockets by default since 1.31. Until 1.33 it reads
+        # from the websocket before it has made its streams, and drops what comes too early
+        # (kubernetes/kubernetes#131203). With one thread, it begins to read once they are made.
+        environment = {
+            "HOME": str(self.path.parent), "KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "true", "GOMAXPROCS": "1"
+        }  # fmt: skip
         program.write_text(
             f"#!{sys.executable} -IS\nimport json, os, sys\n"
             f"print(json.dumps(sys.argv[1:]), file=open({log!r}, 'a'))\n"
