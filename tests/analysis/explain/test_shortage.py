@@ -324,6 +324,28 @@ def test_larger_process_comes_before_a_traced_cgroup_that_grew_little(
 
 
 @pytest.mark.parametrize(
+    ("killed_in", "first"),
+    [
+        (1, "Look at /a first: of the traced cgroups, it charged most just before the kill (300 MiB)."),
+        (9, "No cgroup's limit was hit. Look first at the 3 processes app: together they held 850 MiB."),
+    ],
+)
+def test_processes_of_the_cgroup_that_grew_do_not_come_before_it(
+    trace: Any, killed_in: int, first: str
+) -> None:
+    """The other processes of the name of the killed one held 550 MiB, the cgroup 300."""
+    made(trace, 1, "/a", (25, 300))
+    for pid, mib in ((50, 300), (51, 275), (52, 275)):
+        sizes = {"rss_bytes": mib * MIB, "anon_rss_bytes": mib * MIB, "file_rss_bytes": 0, "swap_bytes": 0}
+        row = {"kill_id": 1, "pid": pid, "tgid": pid, "comm": "app", "oom_score_adj": 0, "chosen": pid == 50}
+        trace.add("oom_candidates", 30, cgroup_id=9, badness=mib * 256, **sizes, **row)
+    of_machine = {"limit_owner_cgroup_id": None, "usage_bytes": None, "limit_bytes": None}
+    sizes = {"anon_rss_bytes": 300 * MIB, "file_rss_bytes": 0, "shmem_rss_bytes": 0}
+    record_kill(trace, 30, constraint="global", comm="app", cgroup_id=killed_in, **of_machine, **sizes)
+    assert only_report(trace).advice[0] == first
+
+
+@pytest.mark.parametrize(
     ("order", "words"), [(2, "had no 4 contiguous pages left (order 2)"), (0, "had none left")]
 )
 def test_large_request_without_the_state_of_the_machine_is_named(order: int, words: str) -> None:

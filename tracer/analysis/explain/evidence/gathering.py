@@ -244,6 +244,11 @@ def much_of_machine(findings: Findings) -> Large | None:
     return next((one for one in largest_processes(findings)[:1] if one.held_bytes >= least), None)
 
 
+def killed_bytes(findings: Findings, comm: str, cgroup: str) -> int:
+    """Return what the killed processes of this name in a cgroup (its path) held, as far as it is known."""
+    return sum(_rss(one) for one in findings.victims if (one.comm, one.cgroup) == (comm, cgroup))
+
+
 def usable_bytes(findings: Findings) -> int | None:
     """Return the machine's memory without what the kernel reserves, in bytes; None: not known."""
     machine = findings.circumstances.machine

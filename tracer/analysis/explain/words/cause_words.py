@@ -353,8 +353,10 @@ def _global_pressure(findings: Findings) -> str:
 def _cure_global_pressure(findings: Findings) -> Iterator[str]:
     growing = max(findings.circumstances.machine_holders, key=lambda one: one.charged_bytes, default=None)
     large = gathering.much_of_machine(findings)
-    is_small = large is not None and growing is not None and 2 * growing.held_bytes < large.held_bytes
-    is_growing = growing is not None and growing.charged_bytes > 0 and not is_small
+    is_growing = growing is not None and growing.charged_bytes > 0
+    if growing is not None and large is not None:
+        of_others = large.held_bytes - gathering.killed_bytes(findings, large.comm, growing.cgroup)
+        is_growing = is_growing and 2 * growing.held_bytes >= of_others
     if growing is not None and is_growing:
         yield (
             f"Look at {growing.cgroup} first: of the traced cgroups, it charged most just before the kill "
