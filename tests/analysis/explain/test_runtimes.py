@@ -18,11 +18,11 @@ GO = {
 }
 
 
-def look(trace: Any, tgid: int, **parts: int) -> None:
+def look(trace: Any, tgid: int, at_s: float = 5, **parts: int) -> None:
     for kind, mib in parts.items():
         sizes = dict.fromkeys(("size_bytes", "rss_bytes", "pss_bytes", "anon_bytes"), mib * MIB)
         row = {"kind": kind.replace("_", " "), "name": "", "count": 1, "swap_bytes": 0, **sizes}
-        trace.add("mappings", 5, cgroup_id=1, tgid=tgid, **row)
+        trace.add("mappings", at_s, cgroup_id=1, tgid=tgid, **row)
 
 
 def show(trace: Any, kind: str, numbers: dict[str, Any], *sites: tuple[int, str]) -> None:
@@ -165,6 +165,16 @@ def test_node_gets_a_heap_that_leaves_room_for_the_rest(
     assert ("Set --max-old-space-size" in text) is (advised is not None), text
     assert f"Set --max-old-space-size={advised or ''}" in text or advised is None
     assert "Buffers" not in text
+
+
+def test_options_of_node_stand_for_a_later_look_without_them(filled: Any) -> None:
+    """The process was killed before its environment was read, and after its mappings."""
+    run_node(filled, "node a.js", v8_heap=30, anonymous=20)
+    show(filled, "node", {"options": "--max-old-space-size=400"})
+    look(filled, 50, at_s=9, v8_heap=59, anonymous=20)
+    record_kill(filled, 10, anon_rss_bytes=88 * MIB)
+    (found,) = only_report(filled).runtime
+    assert (found["option"], found["heap_bytes"]) == ("--max-old-space-size=400", 59 * MIB)
 
 
 def test_node_with_most_outside_of_v8_gets_no_bound_of_the_heap(filled: Any) -> None:

@@ -90,12 +90,15 @@ class RuntimeRecord:
     `numbers`: what a look shows of it, with units in the names; empty if the process has no such runtime.
     `lines`: pairs of a label and words, from these numbers. `advice`: sentences on a killed process.
     `is_from_look`: the advice has numbers of the look, which must have found most of the process.
+    `is_constant`: its rows do not change while a program runs, so an earlier look stands for one that found
+    only the mappings, because the process ended meanwhile or has its environment in swap.
     """
 
     numbers: Callable[[LookedAt], dict[str, Any]]
     lines: Callable[[Runtime, ProcessMemory], Iterator[tuple[str, str]]]
     advice: Callable[[Killed, Runtime], Iterator[str]]
     is_from_look: bool = True
+    is_constant: bool = False
 
 
 def _numbers_of_jvm(look: LookedAt) -> dict[str, Any]:
@@ -298,7 +301,7 @@ def _advice_of_node(killed: Killed, node: Runtime) -> Iterator[str]:
     )
 
 
-_NODE = RuntimeRecord(_numbers_of_node, _lines_of_node, _advice_of_node)
+_NODE = RuntimeRecord(_numbers_of_node, _lines_of_node, _advice_of_node, is_constant=True)
 
 
 _OF_MAINTENANCE: Final = ("autovacuum worker", "VACUUM", "CREATE INDEX", "REINDEX", "ALTER TABLE")
@@ -428,13 +431,16 @@ def of_processes(subtree: Subtree, looked_at: Sequence[ProcessMemory]) -> tuple[
 
 def _of_process(subtree: Subtree, one: ProcessMemory) -> Iterator[Runtime]:
     time_ns = one.time.as_unit("ns").value
-    table = subtree.runtimes
-    by_kind: dict[str, list[Any]] = {}
-    for row in records(table[(integers(table["tgid"]) == one.pid) & (times_ns(table) == time_ns)]):
-        by_kind.setdefault(str(row["kind"]), []).append(row)
+    times, table = times_ns(subtree.runtimes), subtree.runtimes
+    until = (integers(table["tgid"]) == one.pid) & (times <= time_ns)
+    by_kind: dict[str, dict[int, list[Any]]] = {}
+    for row, at_ns in zip(records(table[until]), times[until].tolist(), strict=True):
+        by_kind.setdefault(str(row["kind"]), {}).setdefault(at_ns, []).append(row)
     cmdline = subtree.whole.processes.cmdline_at(one.pid, time_ns, time_ns)
     for kind, record in RUNTIMES.items():
-        if found := record.numbers(LookedAt(by_kind.get(kind, []), one, cmdline)):
+        looks = by_kind.get(kind, {})
+        at_ns = max(looks, default=time_ns) if record.is_constant else time_ns
+        if found := record.numbers(LookedAt(looks.get(at_ns, []), one, cmdline)):
             yield {"pid": one.pid, "kind": kind, **found}
 
 
