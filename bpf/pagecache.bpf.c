@@ -33,10 +33,11 @@ static __always_inline bool continues(struct run *run, struct page_runs *runs, s
 {
 	struct pagecache_event *record = &run->record;
 
-	if (!record->folios || record->ino != event->ino || record->dev != event->dev ||
-	    run->i_generation != event->i_generation || record->cgroup_id != runs->owner_id ||
-	    record->tgid != event->tgid || record->cause != event->cause ||
-	    run->actor != event->actor || run->generation != runs->generation ||
+	if (!record->folios || run->mapping != event->mapping || record->ino != event->ino ||
+	    record->dev != event->dev || run->i_generation != event->i_generation ||
+	    record->cgroup_id != runs->owner_id || record->tgid != event->tgid ||
+	    record->cause != event->cause || run->actor != event->actor ||
+	    run->generation != runs->generation ||
 	    event->ticks - run->first_ticks >= TRACER_COMBINE_TICKS)
 		return false;
 	if (run->next == event->index)
@@ -51,7 +52,8 @@ static __always_inline void begin_run(struct run *run, struct page_runs *runs, s
 {
 	struct pagecache_event *record = &run->record;
 	u32 tgid = event->tgid;
-	u64 inode_id = inode_identity(event->dev, event->ino, event->i_generation);
+	u64 inode_id = inode_identity(event->dev, subvolume_of(event->inode, event->dev),
+				      event->ino, event->i_generation);
 
 	record->time_ns = now_ns;
 	record->cgroup_id = runs->owner_id;

@@ -89,14 +89,36 @@ static __always_inline void read_path(struct inode_event *record, struct inode *
 		record->truncated = 1;
 }
 
+#define MINOR_BITS 20 /* of a dev_t (include/linux/kdev_t.h) */
+#define BTRFS_SUPER_MAGIC 0x9123683e /* include/uapi/linux/magic.h */
+
 /*
- * Return a 63-bit identity of (device, inode number, generation) that needs no state: three rounds
- * of multiply and fold. The first round comes before the inode number is mixed in: with random
- * generations, number ^ generation would soon be equal for two files.
+ * Return the number of the subvolume that a file is in; 0 on other file systems than Btrfs, and
+ * where the module was loaded after these programs were compiled. Each subvolume numbers its files
+ * from 257. The files of a snapshot keep number and generation, and have a page cache of their own.
+ * Btrfs has no device of its own: its major number is 0.
  */
-static __always_inline u64 inode_identity(u32 dev, u64 ino, u32 generation)
+static __always_inline u64 subvolume_of(struct inode *inode, u32 dev)
 {
-	u64 hash = (u64)dev << 32 | generation;
+#ifdef HAS_btrfs_root_objectid
+	if (dev >> MINOR_BITS == 0 && READ(READ(inode, i_sb), s_magic) == BTRFS_SUPER_MAGIC) {
+		u64 within = (u64) & ((struct btrfs_inode *)0)->vfs_inode;
+		struct btrfs_inode *found = (struct btrfs_inode *)((u64)inode - within);
+
+		return READ(READ(found, root), objectid);
+	}
+#endif
+	return 0;
+}
+
+/*
+ * Return a 63-bit identity of (device, subvolume, inode number, generation) that needs no state:
+ * three rounds of multiply and fold. The first round comes before the inode number is mixed in:
+ * with random generations, number ^ generation would soon be equal for two files.
+ */
+static __always_inline u64 inode_identity(u32 dev, u64 subvolume, u64 ino, u32 generation)
+{
+	u64 hash = ((u64)dev << 32 | generation) ^ subvolume * 0x9e3779b97f4a7c15ULL;
 
 	hash = (hash ^ (hash >> 32)) * 0xd6e8feb86659fd93ULL;
 	hash = (hash ^ (hash >> 32) ^ ino) * 0xd6e8feb86659fd93ULL;
@@ -107,7 +129,9 @@ static __always_inline u64 inode_identity(u32 dev, u64 ino, u32 generation)
 /* Return the identity of a file; 0 for NULL. */
 static __always_inline u64 inode_id(struct inode *inode)
 {
-	return inode ? inode_identity(READ(READ(inode, i_sb), s_dev), READ(inode, i_ino),
+	u32 dev = READ(READ(inode, i_sb), s_dev);
+
+	return inode ? inode_identity(dev, subvolume_of(inode, dev), READ(inode, i_ino),
 				      READ(inode, i_generation))
 		     : 0;
 }

@@ -27,16 +27,18 @@ SIGNED, BITFIELDS = 1 << 24, 1 << 31
 class Blob:
     """A builder of BTF: types are added one by one (Documentation/bpf/btf.rst)."""
 
-    def __init__(self) -> None:
+    def __init__(self, kernel: Blob | None = None) -> None:
+        """Begin the BTF of a kernel; or that of a module, which goes on where the kernel's ends."""
         self.types = b""
-        self.strings = b"\0"
-        self.count = 0
+        self.strings = b"" if kernel else b"\0"
+        self.kernels = kernel.strings if kernel else b""
+        self.count: int = kernel.count if kernel else 0
 
     def string(self, text: str) -> int:
         wanted = b"\0" + text.encode() + b"\0"
-        if wanted not in self.strings:
+        if wanted not in self.kernels + self.strings:
             self.strings += wanted[1:]
-        return self.strings.index(wanted) + 1 if text else 0
+        return (self.kernels + self.strings).index(wanted) + 1 if text else 0
 
     def add(
         self, kind: int, name: str, size_or_type: int, *words: int, length: int = 0, flags: int = 0
@@ -98,6 +100,30 @@ def test_members_of_a_structure_have_their_offsets() -> None:
     assert deep == Member(16, deep.type_id), "the offset is from the start of the outermost structure"
     assert btf.resolve(btf.target(css.type_id)) == memcg
     assert btf.member(memcg, "none") is None
+
+
+def test_module_goes_on_where_the_kernel_ends(tmp_path: Path) -> None:
+    kernel = Blob()
+    number = kernel.add(INT, "unsigned long", 8, 64)
+    inode = kernel.record(STRUCT, "inode", 24, ("i_ino", number, 64))
+    module = Blob(kernel)
+    key = module.record(STRUCT, "btrfs_key", 17, ("objectid", number, 0))
+    root = module.record(STRUCT, "btrfs_root", 64, ("root_key", key, 128))
+    pointer = module.add(PTR, "", root)
+    module.record(STRUCT, "btrfs_inode", 56, ("root", pointer, 0), ("vfs_inode", inode, 256))
+    (tmp_path / "vmlinux").write_bytes(kernel.pack())
+    alone = struct_header.header(Btf.load(tmp_path / "vmlinux"))
+    assert "btrfs" not in alone
+    assert "HAS_inode_i_ino" in alone
+    (tmp_path / "btrfs").write_bytes(module.pack())
+    btf = Btf.load(tmp_path / "vmlinux")
+    number_of = {name: btf.struct(name) for name in ("inode", "btrfs_inode", "btrfs_root")}
+    assert number_of["inode"] == inode
+    found = btf.member(number_of["btrfs_inode"] or 0, "vfs_inode")
+    assert found == Member(32, inode)
+    assert btf.name(inode) == "inode"
+    for name in ("HAS_inode_i_ino", "HAS_btrfs_inode_vfs_inode", "HAS_btrfs_root_objectid"):
+        assert f"#define {name} " in struct_header.header(btf)
 
 
 def test_types_of_members_are_resolved() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -18,6 +19,9 @@ from typing import Final
 from tracer.errors import TracerError
 
 VMLINUX: Final = Path("/sys/kernel/btf/vmlinux")
+_MODULES: Final = ("btrfs",)
+"""The modules whose structures the programs read. One that is not loaded, or is a part of the kernel, has no
+BTF of its own."""
 
 _MAGIC: Final = 0xEB9F
 _HEADER: Final = struct.Struct("<HBBIIIII")
@@ -81,33 +85,49 @@ class KnownTypes:
 
 
 def read_btf(path: Path) -> bytes:
-    """Return the BTF in a file, not parsed; raises TracerError if there is none."""
+    """Return the BTF in a file with that of modules beside it, not parsed; raises TracerError if there is
+    none."""
     try:
-        return path.read_bytes()
+        blob = path.read_bytes()
     except OSError as error:
         raise TracerError(
             f"no BTF at {path} ({error.strerror}): the kernel must be built with CONFIG_DEBUG_INFO_BTF=y"
         ) from None
+    for name in _MODULES:
+        with suppress(OSError):
+            blob = _joined(blob, path.with_name(name).read_bytes())
+    return blob
+
+
+def _joined(*blobs: bytes) -> bytes:
+    """Return the BTF of a kernel and of a module as one.
+
+    The numbers of a module's types and the offsets of its strings go on where those of the kernel end
+    (btf_parse_module() in kernel/bpf/btf.c).
+    """
+    types, strings = (b"".join(parts) for parts in zip(*map(_sections, blobs), strict=True))
+    head = _HEADER.pack(_MAGIC, 1, 0, _HEADER.size, 0, len(types), len(types), len(strings))
+    return head + types + strings
+
+
+def _sections(blob: bytes) -> tuple[bytes, bytes]:
+    """Return the types and the strings of a blob."""
+    try:
+        magic, _version, _flags, header_len, type_off, type_len, str_off, str_len = _HEADER.unpack_from(blob)
+    except struct.error:
+        raise BtfError("it is shorter than its header") from None
+    types, strings = header_len + type_off, header_len + str_off
+    if magic != _MAGIC or type_len % 4 or max(types + type_len, strings + str_len) > len(blob):
+        raise BtfError("its header is not one that this tool knows")
+    return blob[types : types + type_len], blob[strings : strings + str_len]
 
 
 class Btf:
     """Parsed BTF. Type ids are the kernel's: 0 is void, and 1 is the first type."""
 
     def __init__(self, blob: bytes) -> None:
-        try:
-            magic, _version, _flags, header_len, *sections = _HEADER.unpack_from(blob)
-        except struct.error:
-            raise BtfError("it is shorter than its header") from None
-        type_off, type_len, str_off, str_len = sections
-        types = header_len + type_off
-        if (
-            magic != _MAGIC
-            or type_len % 4
-            or max(types + type_len, header_len + str_off + str_len) > len(blob)
-        ):
-            raise BtfError("its header is not one that this tool knows")
-        self._words = memoryview(blob)[types : types + type_len].cast("I")
-        self._strings = blob[header_len + str_off : header_len + str_off + str_len]
+        types, self._strings = _sections(blob)
+        self._words = memoryview(types).cast("I")
         try:
             self._scan()
         except IndexError:
@@ -115,7 +135,7 @@ class Btf:
 
     @classmethod
     def load(cls, path: Path = VMLINUX) -> Btf:
-        """Read the running kernel's BTF; raises TracerError if there is none."""
+        """Read the running kernel's BTF and that of `_MODULES`; raises TracerError if there is none."""
         return cls(read_btf(path))
 
     def _scan(self) -> None:

@@ -45,6 +45,8 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
         *("i_private", "i_ino", "i_sb", "i_generation", "i_mode", "i_size"),
         *("i_nlink", "i_rdev", "i_dentry"),
     ),
+    "btrfs_root": ("root_key.objectid",),
+    "btrfs_inode": ("root", "vfs_inode"),
     "address_space": ("host", "flags", "i_mmap.rb_root.rb_node", "i_pages.xa_head"),
     "xa_node": ("slots",),
     "page": ("page_type", "private"),

@@ -111,7 +111,8 @@ def test_file_mapped_under_a_hostile_name_hides_no_other(tmp_path: Path) -> None
             file.truncate(1)
             held.enter_context(mmap.mmap(file.fileno(), 1))
         found = _mapped_files(os.getpid())
-        assert [found[os.lstat(path).st_ino] for path in paths] == paths
+        name_of = {inode: name for (_, inode), name in found.items()}
+        assert [name_of[os.lstat(path).st_ino] for path in paths] == paths
 
 
 def test_file_without_a_directory_has_the_kernels_name() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class InodeRows:
     def __init__(self, mounts: Mounts) -> None:
         self._mounts = mounts
         self._mount_ns = _OWN_MOUNT_NS.stat().st_ino
-        self._mapped: dict[int, dict[int, bytes]] = {}  # process -> inode number -> path, for one batch
+        self._mapped: dict[int, _MappedFiles] = {}  # of a process, for one batch
 
     def rows_for(self, records: Records) -> list[dict[str, Any]]:
         """Return a row for each record."""
@@ -82,7 +82,7 @@ class InodeRows:
         tgid, number = int(record["tgid"]), int(record["ino"])
         if tgid not in self._mapped:
             self._mapped[tgid] = _mapped_files(tgid)
-        path = self._mapped[tgid].get(number)
+        path = self._mapped[tgid].get((device, number))
         try:
             disk = f"device {device[0]}:{device[1]}"
             status = None if path is None else bounded(disk, os.lstat, path)
@@ -90,7 +90,8 @@ class InodeRows:
             return None
         if path is None or status is None or status.st_ino != number:
             return None
-        is_on_device = (os.major(status.st_dev), os.minor(status.st_dev)) == device
+        # A subvolume of Btrfs has another number in stat(2) than in /proc/PID/maps, where it is the kernel's.
+        is_on_device = not device[0] or (os.major(status.st_dev), os.minor(status.st_dev)) == device
         return os.fsdecode(path) if is_on_device else None
 
     def _container_path(
@@ -106,14 +107,18 @@ class InodeRows:
         return next((found for name in layers if (found := table.overlaid_path(name))), shown)
 
 
-def _mapped_files(tgid: int) -> dict[int, bytes]:
-    """Return inode number -> path of the files that a process has mapped; empty if it is gone, or if it
-    blocks who reads its mappings."""
+_MappedFiles: TypeAlias = dict[tuple[tuple[int, int], int], bytes]
+"""(Device, inode number) -> path."""
+
+
+def _mapped_files(tgid: int) -> _MappedFiles:
+    """Return the files that a process has mapped; none if it is gone, or if it blocks who reads its
+    mappings."""
     try:
         mapped = bounded(f"process {tgid}", read_maps, Path(f"/proc/{tgid}"))
     except OSError:
         return {}
-    return {one.inode: one.name for one in mapped if one.name.startswith(b"/")}
+    return {(one.device, one.inode): one.name for one in mapped if one.name.startswith(b"/")}
 
 
 def _names_from_root(record: np.void) -> list[str]:
