@@ -247,8 +247,8 @@ def limit_owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
         unknown["limit_owner"] = _NO_OWNER
     else:
         if log.oom_memcg is None:
-            known = () if log.container is None else ("container",)
-            unknown |= {f"limit_owner.{name}": _NO_OWNER for name in OF_THE_PATH if name not in known}
+            absent = (name for name in OF_THE_PATH if getattr(outline, name) is None)
+            unknown |= {f"limit_owner.{name}": _NO_OWNER for name in absent}
         if not has_counters:
             of_counters = ("limit_bytes", "usage_bytes", "is_limited")
             unknown |= {f"limit_owner.{name}": NO_COUNTERS for name in of_counters}
