@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tracer.capture.rows.task_rows import read_title
-from tracer.kernel.anatomy import node_options, server_titles
+from tracer.kernel.anatomy.process_anatomy import node_options, server_title
 from tracer.kernel.process.live_memory import Memory
 
 _PAGES_OUT = """
@@ -76,8 +76,8 @@ def test_what_is_in_swap_is_not_read(swap: None, process: subprocess.Popen[str])
             held = memory.read(held_at + (4 << 20), 64)
         except OSError:
             held = None
-        titles = [one.text for one in server_titles.shown(folder)]
-        options = [one.text for one in node_options.shown(folder)]
+        titles = [one.text for one in server_title(folder)]
+        options = [one.text for one in node_options(folder)]
         return held, read_title(process.pid, start_ns), titles, options
 
     with closing(Memory(process.pid)) as memory:

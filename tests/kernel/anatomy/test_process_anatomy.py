@@ -1,4 +1,4 @@
-"""The memory of real processes, compared with what they touched."""
+"""The memory of real processes, compared with what they touched, and the texts that runtimes show."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.compiled import compiled
 
 from tracer.kernel.anatomy import process_anatomy, smaps
 from tracer.kernel.anatomy.mapping_kinds import Group
-from tracer.kernel.anatomy.process_anatomy import ProcessAnatomy, read_process
+from tracer.kernel.anatomy.process_anatomy import (
+    ProcessAnatomy,
+    node_options,
+    parse_environment,
+    read_process,
+    server_title,
+)
 from tracer.kernel.anatomy.shown import Shown
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -265,3 +273,61 @@ def test_v8_heap_is_what_v8_says_and_buffers_are_outside(tmp_path: Path) -> None
     assert [one for one in found.runtimes if one.kind == "node"] == [
         Shown("node", "options", None, "--max-old-space-size=301")
     ]
+
+
+@pytest.mark.parametrize(
+    ("environment", "options"),
+    [
+        (b"A=1\0NODE_OPTIONS=--max-old-space-size=300\0B=2\0", ["--max-old-space-size=300"]),
+        (
+            b"NODE_OPTIONS=--max_old_space_size=300  --require /secret --perf-basic-prof",
+            ["--max_old_space_size=300", "--perf-basic-prof"],
+        ),
+        (
+            b"NODE_OPTIONS=--max-semi-space-size=8 --max-old-space-size=9 --max-old-space-size=7",
+            ["--max-semi-space-size=8", "--max-old-space-size=9", "--max-old-space-size=7"],
+        ),
+        (b"NODE_OPTIONS=\0NODE_OPTIONS=--max-old-space-size=300", []),  # getenv(3): the first counts
+        (b"XNODE_OPTIONS=--max-old-space-size=300\0NODE_OPTIONS=--max-old-space-size=3x", []),
+        (b"NODE_OPTIONS=" + 99 * b"--perf-basic-prof ", 16 * ["--perf-basic-prof"]),
+        (b"", []),
+    ],
+)
+def test_options_of_the_heap_are_kept_and_nothing_else(environment: bytes, options: list[str]) -> None:
+    assert parse_environment(environment) == options
+
+
+@given(st.binary(max_size=200))
+def test_any_environment_gives_options_or_none(text: bytes) -> None:
+    for option in parse_environment(b"NODE_OPTIONS=" + text):
+        assert option.startswith("--")
+        assert option.isascii()
+        assert option.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "title"),
+    [
+        (b"postgres: app shop [local] SELECT\0\0\0", "postgres: app shop [local] SELECT"),
+        (
+            b"postgres: 16/main: app shop 10.0.0.7(4711) idle   ",
+            "postgres: 16/main: app shop 10.0.0.7(4711) idle",
+        ),
+        (b"postgres: \xff", "postgres: \udcff"),
+        (b"postgres: " + 999 * b"x", "postgres: " + 246 * "x"),
+        (b"postgres\0-D\0data\0", None),
+        (b"python3\0postgres: app\0", None),
+        (b"", None),
+    ],
+)
+def test_title_of_a_backend_is_shown(
+    monkeypatch: pytest.MonkeyPatch, cmdline: bytes, title: str | None
+) -> None:
+    monkeypatch.setattr(process_anatomy, "command_line", lambda _process, most_bytes: cmdline[:most_bytes])
+    assert [(one.kind, one.text) for one in server_title(Path("7"))] == (
+        [("postgresql", title)] if title else []
+    )
+
+
+def test_process_that_has_ended_shows_no_text(tmp_path: Path) -> None:
+    assert [*node_options(tmp_path), *server_title(tmp_path)] == []

@@ -5,10 +5,8 @@ mapping_kinds — mappings in groups that a reader knows: heap, arenas, stacks, 
 own_files — files that a process keeps in its /tmp
 shown — what a runtime shows, as a number or a text
 hsperfdata — the counters that a Java virtual machine keeps in a file
-node_options — options of Node.js in the environment
 go_functions — the functions of a Go program by address
 go_runtime — the numbers and the heap profile of the Go runtime
-server_titles — what processes of servers write over their command line
 glibc_arenas — what is free inside of the heaps of malloc
-process_anatomy — all of this about one process
+process_anatomy — all of this about one process, with the options of Node.js and the titles of servers
 """

@@ -1,9 +1,14 @@
-"""The memory of one process: its mappings in groups, and the numbers of its runtime."""
+"""The memory of one process: its mappings in groups, and what its runtimes show.
+
+Node.js shows its options for V8's heap, which are in NODE_OPTIONS, and a server shows the title that it
+writes over its command line. Nothing else of the environment is kept: it may hold secrets.
+"""
 
 from __future__ import annotations
 
 import mmap
 import os
+import re
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, suppress
@@ -12,12 +17,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from tracer.kernel.anatomy import glibc_arenas, go_runtime, hsperfdata, node_options, server_titles
+from tracer.kernel.anatomy import glibc_arenas, go_runtime, hsperfdata
 from tracer.kernel.anatomy.mapping_kinds import Group, folded, groups
 from tracer.kernel.anatomy.own_files import identity
 from tracer.kernel.anatomy.shown import Shown
 from tracer.kernel.anatomy.smaps import Mapping, read_smaps
 from tracer.kernel.process.live_memory import Memory
+from tracer.kernel.process.resident import command_line, environment
 
 MOST_RSS_BYTES: Final = 16 << 30
 """The mappings of a larger process are not read: it could not map memory for a quarter of a second."""
@@ -32,6 +38,19 @@ statm(5) does not ask for the exact sum."""
 
 _MOST_THREADS: Final = 1024
 PROC: Final = Path("/proc")
+
+_NODE_OPTIONS: Final = b"NODE_OPTIONS="
+_NODE_OPTION: Final = re.compile(
+    rb"(?:^| )(--max[-_](?:old|semi)[-_]space[-_]size[= ]\d{1,9}|--perf[-_]basic[-_]prof)(?= |$)"
+)
+_MOST_ENVIRONMENT_BYTES: Final = 1 << 20
+_MOST_OPTIONS: Final = 16
+
+_SERVERS: Final = {b"postgres: ": "postgresql"}
+"""The beginning of a title -> the server: `postgres: USER DATABASE CLIENT COMMAND`
+(src/backend/utils/misc/ps_status.c)."""
+
+_MOST_TITLE_BYTES: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +111,38 @@ def _runtimes(
     if any(one.name.endswith(b"/libjvm.so") for one in mappings):
         yield from hsperfdata.shown(hsperfdata.read_counters(process, identity(process, tgid)))
     if "v8 heap" in kinds:
-        yield from node_options.shown(process)
-    yield from server_titles.shown(process)
+        yield from node_options(process)
+    yield from server_title(process)
     with suppress(OSError), closing(Memory(tgid, process.parent)) as memory:
         if "go heap" in kinds:
             program = next((one.start for one in mappings if one.inode), 0)
             yield from go_runtime.read_runtime(process, memory, program, until_s)
         yield from glibc_arenas.read_arenas(memory, mappings, until_s)
+
+
+def node_options(process: Path) -> Iterator[Shown]:
+    """Yield the options of a process (a directory of /proc) as one text; nothing if it has none."""
+    with suppress(OSError):
+        if options := parse_environment(environment(process, _MOST_ENVIRONMENT_BYTES)):
+            yield Shown("node", "options", text=" ".join(options))
+
+
+def parse_environment(text: bytes) -> list[str]:
+    """Return the options for V8's heap and for names of functions in NODE_OPTIONS, in their order."""
+    for entry in text.split(b"\0"):
+        if entry.startswith(_NODE_OPTIONS):
+            found = _NODE_OPTION.findall(b" ".join(entry.removeprefix(_NODE_OPTIONS).split()))
+            return [option.decode("ascii") for option in found[-_MOST_OPTIONS:]]
+    return []
+
+
+def server_title(process: Path) -> Iterator[Shown]:
+    """Yield the title of a process (a directory of /proc); nothing if it is of no server that is known."""
+    with suppress(OSError):
+        title = command_line(process, _MOST_TITLE_BYTES).partition(b"\0")[0].strip()
+        for prefix, kind in _SERVERS.items():
+            if title.startswith(prefix):
+                yield Shown(kind, "title", text=title.decode(errors="surrogateescape"))
 
 
 def _unread(why: str, bytes_: int) -> Group:
