@@ -6,6 +6,8 @@ Broken lines are joined into messages here, and the messages are sorted by the m
 A mail program breaks a line at a space, and drops the space. A terminal breaks it anywhere, and drops
 nothing. The text at the break shows which program broke the line: between whole words of a report a space is
 missing, and within a word no space is missing.
+
+A log may have its newest line first, as `journalctl -r` and the views of log stores list it.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from typing import Final
 from tracer.kernel.kmsg.assembly import OF_REPORT, Assembly
 from tracer.kernel.kmsg.machine_log import MachineLog
 from tracer.kernel.kmsg.report.log_report import LogReport
-from tracer.kernel.kmsg.text import lines, markers, newest_first, shapes, styles
-from tracer.kernel.kmsg.text.styles import Record, Row, Run
+from tracer.kernel.kmsg.text import lines, markers, shapes, styles
+from tracer.kernel.kmsg.text.styles import Record, Row, Run, Stamp
 
 CUT: Final = "\0"
 """The mark of a piece that a terminal cut off: no character is missing at the break."""
@@ -205,9 +207,9 @@ def reports(log: Iterable[str], first: int = 1, killed: Iterable[int] = ()) -> I
     """
     rest = iter(log)
     block = list(islice(rest, _BLOCK_LINES))
-    if len(block) < _BLOCK_LINES or newest_first.descends(block):
+    if len(block) < _BLOCK_LINES or _descends(block):
         block += islice(rest, _MOST_REVERSED - len(block))
-        ordered = newest_first.in_order(block) if len(block) < _MOST_REVERSED else None
+        ordered = oldest_first(block) if len(block) < _MOST_REVERSED else None
         if ordered is not None:
             ends = len(block) + 2 * first - 1
             yield from (_of_reversed(report, ends) for report in _in_order(ordered, first, killed))
@@ -232,6 +234,70 @@ def _in_order(log: Iterable[str], first: int, killed: Iterable[int]) -> Iterator
         block = list(islice(rest, _BLOCK_LINES))
     scan.finish(number - 1)
     yield from (assembly.finish() for assembly in scan.begun)
+
+
+_ENDS: Final = ("Killed process ", "oom-kill:constraint=", "oom_reaper: ")
+_BEGINS: Final = (" invoked oom-killer: ", ": usage ", "Call Trace:", "Tasks state", "[ pid ", "[  pid ")
+"""Words of the lines that end a report, and of lines before them."""
+
+_NUMBER: Final = re.compile(r"\d+")
+_WEEKDAY: Final = re.compile(r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) ")
+_MONTHS: Final = "JanFebMarAprMayJunJulAugSepOctNovDec"
+_MONTH: Final = re.compile(r"\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b")
+
+_Time = tuple[str, tuple[int, ...]]
+"""The words of a time, and its numbers: two times with the same words are in the order of their numbers."""
+
+_MOST_UNTIMED: Final = 32
+
+
+def _descends(log: Sequence[str]) -> bool:
+    """Return whether the first time in these lines is later than the last one, so that all of the log may
+    have its newest line first."""
+    first, last = (_first_time_of(part) for part in (log[:_MOST_UNTIMED], log[: -_MOST_UNTIMED - 1 : -1]))
+    return first is not None and last is not None and first[0] == last[0] and first[1] > last[1]
+
+
+def _first_time_of(log: Sequence[str]) -> _Time | None:
+    reader = lines.Reader()
+    records = (record for number, line in enumerate(log, 1) for record in reader.read(line, number))
+    return next((time for record in records if (time := _time_of(record.stamp)) is not None), None)
+
+
+def oldest_first(log: Sequence[str]) -> list[str] | None:
+    """Return the lines of a whole log in the order of time if its newest line is the first one; otherwise
+    None.
+
+    The lines of a report are then in reverse, and no time in the log is later than one before.
+    """
+    end = next((at for at, line in enumerate(log) if any(word in line for word in _ENDS)), len(log))
+    is_reversed = any(word in line for line in log[end:] for word in _BEGINS)
+    if not is_reversed or any(word in line for line in log[:end] for word in _BEGINS):
+        return None
+    reader, messages, times = lines.Reader(), list[list[str]](), list[_Time]()
+    for number, line in enumerate(log, 1):
+        record = next(iter(reader.read(line, number)), None)
+        time = None if record is None else _time_of(record.stamp)
+        if time is not None:
+            times.append(time)
+        if time is None and messages and line[:1] == " ":
+            messages[-1].append(line)  # a further line of the message before it
+        else:
+            messages.append([line])
+    numbers = [time[1] for time in times]
+    is_of_one_form = len({(words, len(of_time)) for words, of_time in times}) == 1
+    if not is_of_one_form or numbers != sorted(numbers, reverse=True) or numbers[0] == numbers[-1]:
+        return None
+    return [line for message in reversed(messages) for line in message]
+
+
+def _time_of(stamp: Stamp) -> _Time | None:
+    if stamp.since_boot_ns is not None:
+        return "", (stamp.since_boot_ns,)
+    if stamp.wall is None:
+        return None
+    wall = _MONTH.sub(lambda found: str(_MONTHS.index(found[0]) // 3 + 1), _WEEKDAY.sub("", stamp.wall))
+    return " ".join(_NUMBER.sub("0", wall).split()), tuple(map(int, _NUMBER.findall(wall)))
 
 
 def _of_reversed(report: LogReport, ends: int) -> LogReport:
