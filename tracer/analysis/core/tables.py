@@ -199,6 +199,10 @@ class ShmemFiles:
         return held
 
 
+CHARGE_BATCH_PAGES: Final = 64
+"""The most pages that a CPU has charged in advance (MEMCG_CHARGE_BATCH in mm/memcontrol.c)."""
+
+
 def page_size(trace: TraceTables) -> int:
     """Return the size of a page of the recorded machine, in bytes."""
     return int(trace.meta["page_size"])

@@ -40,7 +40,7 @@ from tracer.analysis.core.columns import (
 )
 from tracer.analysis.core.lookups import Logged
 from tracer.analysis.core.rows import RowIndex
-from tracer.analysis.core.tables import TraceTables, page_size
+from tracer.analysis.core.tables import CHARGE_BATCH_PAGES, TraceTables, page_size
 from tracer.analysis.kernel_log import decisions, logged_kill
 from tracer.analysis.results.quality import KernelLog
 from tracer.kernel.kmsg.report.log_report import Kill, LogReport, MemoryStat, OwnerMemory
@@ -200,7 +200,6 @@ def _with_rows(table: pd.DataFrame, name: str, rows: list[Mapping[str, Any]]) ->
     return pd.concat([table, added]).sort_index(kind="stable")
 
 
-_CHARGE_BATCH_PAGES: Final = 64
 _COUNTER_BATCH_PAGES: Final = 32  # at least, and twice the number of CPUs
 _KIB: Final = 1024
 COLUMNS: Final = (
@@ -236,7 +235,7 @@ def disagreements(
     yield from _decision(trace, first, report)
     memory = report.counters.get("memory")
     if memory is not None:
-        stock_bytes = _CHARGE_BATCH_PAGES * cpus * page_size(trace)
+        stock_bytes = CHARGE_BATCH_PAGES * cpus * page_size(trace)
         yield from _sizes("usage_bytes", optional(first["usage_bytes"]), memory.usage_bytes, stock_bytes)
         yield from _sizes("limit_bytes", limit_of(first), memory.limit_bytes, _KIB)
     killed = {kill.pid: kill for kill in report.kills}

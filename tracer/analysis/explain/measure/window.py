@@ -31,14 +31,13 @@ from tracer.analysis.core.gaps import Fineness
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.lookups import Processes
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import page_size
+from tracer.analysis.core.tables import CHARGE_BATCH_PAGES, page_size
 from tracer.analysis.results.memory import Cushion
 from tracer.analysis.results.quality import Unknown
 from tracer.analysis.views.reclaim import begins_at_limits, reclaimed_anon_pages
 from tracer.schema import LATEST_NS, UNLIMITED_BYTES
 
 _NEAR_PERCENT: Final = 1
-_NEAR_PAGES: Final = 64  # a CPU's stock of charges: MEMCG_CHARGE_BATCH in mm/memcontrol.c
 _LULL_PERCENT: Final = 90
 _APPROACH_PERCENT: Final = 50
 _SOON_NS: Final = 1_000_000_000
@@ -125,7 +124,7 @@ def limit_reached_ns(subtree: Subtree) -> Int64s:
 
 def _least_near_bytes(subtree: Subtree) -> int:
     """Return the least distance from a limit at which it counts as reached."""
-    return _NEAR_PAGES * page_size(subtree.whole)
+    return CHARGE_BATCH_PAGES * page_size(subtree.whole)
 
 
 def start_after(subtree: Subtree, earlier: Int64s) -> int:

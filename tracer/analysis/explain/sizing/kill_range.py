@@ -31,7 +31,7 @@ from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import column_times_ns, integers, known, optional
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size
+from tracer.analysis.core.tables import CHARGE_BATCH_PAGES, TraceTables, breaks_off, end_ns, page_size
 from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings, waits_at_limit
 from tracer.analysis.explain.measure.last_looks import heap_bound, library_bounds
@@ -225,7 +225,6 @@ def why_growing(subtree: Subtree, held: Steps) -> str | None:
     )
 
 
-_BATCH_PAGES: Final = 64
 _HELD_BACK_BYTES: Final = 256 << 10
 
 _FEW_DIVISOR: Final = 64
@@ -300,7 +299,7 @@ def with_margin(trace: TraceTables, low: int, high: int) -> tuple[int, int]:
 
 def unseen_bytes(trace: TraceTables) -> int:
     """Return the most memory that the CPUs hold and that the ledger does not see, in bytes."""
-    return int(trace.meta["cpus"]) * (_BATCH_PAGES * page_size(trace) + _HELD_BACK_BYTES)
+    return int(trace.meta["cpus"]) * (CHARGE_BATCH_PAGES * page_size(trace) + _HELD_BACK_BYTES)
 
 
 def why_no_curve(subtree: Subtree, begin_ns: int, end_ns: int) -> str | None:
