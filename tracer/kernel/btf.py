@@ -24,7 +24,7 @@ _MODULES: Final = ("btrfs",)
 BTF of its own."""
 
 _MAGIC: Final = 0xEB9F
-_HEADER: Final = struct.Struct("<HBBIIIII")
+_HEADER: Final = struct.Struct("<HBBIIIII")  # struct btf_header (include/uapi/linux/btf.h)
 
 # Kinds (include/uapi/linux/btf.h).
 INT, PTR, ARRAY, STRUCT, UNION, ENUM, TYPEDEF = 1, 2, 3, 4, 5, 6, 8
@@ -106,6 +106,11 @@ def _joined(*blobs: bytes) -> bytes:
     (btf_parse_module() in kernel/bpf/btf.c).
     """
     types, strings = (b"".join(parts) for parts in zip(*map(_sections, blobs), strict=True))
+    return packed(types, strings)
+
+
+def packed(types: bytes, strings: bytes) -> bytes:
+    """Return a blob of BTF."""
     head = _HEADER.pack(_MAGIC, 1, 0, _HEADER.size, 0, len(types), len(types), len(strings))
     return head + types + strings
 

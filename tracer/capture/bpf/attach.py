@@ -27,15 +27,10 @@ from tracer.capture.bpf.syscall import (
     program_runs,
 )
 from tracer.errors import TracerError
-from tracer.kernel.btf import KnownTypes
+from tracer.kernel.btf import FUNC, FUNC_PROTO, INT, KnownTypes, packed
 from tracer.kernel.probes import Hook, Kind
 
-_HEADER: Final = struct.Struct("<HBBIIIII")  # struct btf_header (include/uapi/linux/btf.h)
 _TYPE: Final = struct.Struct("<III")  # struct btf_type
-_MAGIC: Final = 0xEB9F
-_INT: Final = 1
-_FUNC: Final = 12
-_FUNC_PROTO: Final = 13
 _STATIC: Final = 0
 _GLOBAL: Final = 1
 _NUMBER: Final = 1  # the type ids, in the order of `function_types`
@@ -56,15 +51,14 @@ def function_types() -> bytes:
     names = ["number", "first", "second", *(one.name.lower() for one in FunctionType)]
     strings = b"\0" + b"".join(name.encode() + b"\0" for name in names)
     at = {name: strings.index(b"\0" + name.encode() + b"\0") + 1 for name in names}
-    types = _TYPE.pack(at["number"], _INT << 24, 8) + struct.pack("<I", 64)
-    types += _TYPE.pack(0, _FUNC_PROTO << 24, _NUMBER)
-    types += _TYPE.pack(0, _FUNC_PROTO << 24 | 2, _NUMBER)
+    types = _TYPE.pack(at["number"], INT << 24, 8) + struct.pack("<I", 64)
+    types += _TYPE.pack(0, FUNC_PROTO << 24, _NUMBER)
+    types += _TYPE.pack(0, FUNC_PROTO << 24 | 2, _NUMBER)
     types += struct.pack("<IIII", at["first"], _NUMBER, at["second"], _NUMBER)
-    types += _TYPE.pack(at["program"], _FUNC << 24 | _GLOBAL, _NO_ARGUMENTS)
-    types += _TYPE.pack(at["callback"], _FUNC << 24 | _STATIC, _TWO_NUMBERS)
-    types += _TYPE.pack(at["subprogram"], _FUNC << 24 | _GLOBAL, _TWO_NUMBERS)
-    header = _HEADER.pack(_MAGIC, 1, 0, _HEADER.size, 0, len(types), len(types), len(strings))
-    return header + types + strings
+    types += _TYPE.pack(at["program"], FUNC << 24 | _GLOBAL, _NO_ARGUMENTS)
+    types += _TYPE.pack(at["callback"], FUNC << 24 | _STATIC, _TWO_NUMBERS)
+    types += _TYPE.pack(at["subprogram"], FUNC << 24 | _GLOBAL, _TWO_NUMBERS)
+    return packed(types, strings)
 
 
 def function_infos(subprograms: Sequence[Subprogram]) -> list[tuple[int, int]]:
