@@ -17,7 +17,7 @@ import numpy as np
 
 from tracer.capture.contents.held import HeldFile
 from tracer.capture.contents.look import has_generations, held_file
-from tracer.capture.contents.pass_over_pages import Amounts, PassOverPages
+from tracer.capture.contents.pass_over_pages import SIZES, Amounts, PassOverPages
 from tracer.capture.rows.inode_rows import InodeRows
 from tracer.enumerations import CONTENTS
 from tracer.errors import TracerError
@@ -67,9 +67,6 @@ def _print(document: dict[str, Any]) -> None:
     print(json.dumps(document, separators=(",", ":")), flush=True)
 
 
-_SUMMED: Final = ("bytes", "dirty_bytes", "writeback_bytes", "active_bytes", "unevictable_bytes")
-
-
 @dataclass(frozen=True, slots=True)
 class FilesBelow:
     """The page cache of a cgroup and the cgroups below it, removed ones included.
@@ -102,7 +99,7 @@ def summed_by_file(amounts: Amounts) -> Amounts:
     of_files = amounts[np.isin(amounts["kind"], [CONTENTS.number(kind) for kind in ("file", "shmem")])]
     _, first, which = np.unique(of_files["object"], return_index=True, return_inverse=True)
     sums = of_files[first]
-    for field in _SUMMED:
+    for field in SIZES:
         sums[field] = 0
         np.add.at(sums[field], which.reshape(-1), of_files[field])
     return sums[np.argsort(sums["bytes"], kind="stable")[::-1]]

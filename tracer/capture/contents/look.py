@@ -25,7 +25,7 @@ from tracer.capture.contents.held import (
     HeldFile,
     HeldProcess,
 )
-from tracer.capture.contents.pass_over_pages import Amounts, Found, PassOverPages
+from tracer.capture.contents.pass_over_pages import SIZES, Amounts, Found, PassOverPages
 from tracer.capture.contents.processes import read_processes
 from tracer.capture.rows.inode_rows import InodeRows
 from tracer.enumerations import CONTENTS
@@ -38,7 +38,6 @@ from tracer.stored_names import stored_name, stored_path
 
 _LRU_GEN: Final = Path("/sys/kernel/mm/lru_gen/enabled")
 _MOST_PROCS_BYTES: Final = 1 << 20
-_SIZES: Final = ("bytes", "dirty_bytes", "writeback_bytes", "active_bytes", "unevictable_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +143,11 @@ def _of_kinds(amounts: Amounts, *kinds: str) -> Amounts:
 def _sizes(found: Found, *, has_slab: bool, has_active: bool) -> dict[int, dict[str, Any]]:
     """Return cgroup id -> the sizes of `CgroupContents`, by field."""
     sums: defaultdict[int, defaultdict[str, dict[str, int]]] = defaultdict(
-        lambda: defaultdict(lambda: dict.fromkeys(_SIZES, 0))
+        lambda: defaultdict(lambda: dict.fromkeys(SIZES, 0))
     )
     for row in found.totals:
         kind = CONTENTS.names[int(row["kind"])]
-        sums[int(row["cgroup_id"])][kind] = {field: int(row[field]) for field in _SIZES}
+        sums[int(row["cgroup_id"])][kind] = {field: int(row[field]) for field in SIZES}
     return {
         number: {
             "anon_bytes": of["anon"]["bytes"],

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from tracer.capture.contents.look import Wanted, has_generations
-from tracer.capture.contents.pass_over_pages import Amounts, Found, PassOverPages
+from tracer.capture.contents.pass_over_pages import SIZES, Amounts, Found, PassOverPages
 from tracer.capture.rows.inode_rows import InodeRows
 from tracer.enumerations import CONTENTS
 from tracer.errors import TracerError
@@ -28,7 +28,6 @@ MOST_NAMES: Final = 2_000
 """The files that a look names in all: it takes 0.1 ms for each."""
 
 _KINDS: Final = ("file", "shmem")
-_SIZES: Final = ("bytes", "dirty_bytes", "writeback_bytes", "active_bytes", "unevictable_bytes")
 
 Tables = dict[str, list[dict[str, Any]]]
 
@@ -68,7 +67,7 @@ def _rows(passing: PassOverPages, found: Found, common: dict[str, int]) -> Itera
             if record is None:  # it is gone: it stays in the rest
                 continue
             key = int(amount["cgroup_id"]), int(amount["kind"])
-            for name in _SIZES:
+            for name in SIZES:
                 rest[key][name] -= amount[name]
             files[key] -= 1
             yield {
@@ -86,7 +85,7 @@ def _named(amounts: Amounts, order: Sequence[int]) -> Amounts:
 
 
 def _row(sizes: Any, inode_id: int | None, files: int, *, has_active: bool) -> dict[str, Any]:
-    row = {name: int(sizes[name]) for name in _SIZES}
+    row = {name: int(sizes[name]) for name in SIZES}
     if not has_active:
         row["active_bytes"] = None  # type: ignore[assignment]
     return {

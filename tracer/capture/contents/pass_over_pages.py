@@ -40,15 +40,8 @@ _PART_FRAMES: Final = 1 << 14
 _GOLDEN: Final = (5**0.5 - 1) / 2
 
 _OWNER: Final = np.dtype([(name, "<u8") for name in ("cgroup_id", "object", "kind")])
-_AMOUNT: Final = np.dtype(
-    [
-        (name, "<u8")
-        for name in (
-            *("bytes", "dirty_bytes", "writeback_bytes", "active_bytes", "unevictable_bytes"),
-            *("objects", "address"),
-        )
-    ]
-)
+SIZES: Final = ("bytes", "dirty_bytes", "writeback_bytes", "active_bytes", "unevictable_bytes")
+_AMOUNT: Final = np.dtype([(name, "<u8") for name in (*SIZES, "objects", "address")])
 AMOUNT: Final = np.dtype([*_OWNER.descr, *_AMOUNT.descr])
 """A key of the maps `amounts` and `totals`, and its value: `struct owner` and `struct amount`."""
 
