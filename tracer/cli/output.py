@@ -26,22 +26,27 @@ STDOUT: Final = Path("-")
 
 def check_output(output: Path, force: bool) -> None:
     """Raise those errors of `write_output` that are known before the work: UsageError or TracerError."""
-    if output == STDOUT:
+    mode = None if output == STDOUT else _mode(output)
+    if mode is None:
         return
-    try:
-        require_own_links(output.parent)
-        mode = output.lstat().st_mode
-    except FileNotFoundError:
-        _check_folder(output.parent)
-        return
-    except OSError as error:
-        raise TracerError(f"cannot write {output}: {error.strerror}") from error
     if stat.S_ISDIR(mode):
         raise UsageError(f"{output} is a directory: name a file")
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):  # /dev/null must not be replaced
         raise UsageError(f"{output} is a device or a pipe, which a file would replace: name a file")
     if not force:
         raise TracerError(f"{output} exists: name another file, or replace it with -f")
+
+
+def _mode(output: Path) -> int | None:
+    """Return the mode of a file; None if there is none, and its folder can have one. Raises TracerError."""
+    try:
+        require_own_links(output.parent)
+        return output.lstat().st_mode
+    except FileNotFoundError:
+        _check_folder(output.parent)
+        return None
+    except OSError as error:
+        raise TracerError(f"cannot write {output}: {error.strerror}") from error
 
 
 def _check_folder(folder: Path) -> None:
@@ -78,14 +83,9 @@ def write_output(output: Path, pieces: Iterable[str | bytes]) -> None:
 
 def check_appended(output: Path) -> None:
     """Raise those errors of `append_output` that are known before the work: UsageError or TracerError."""
-    try:
-        require_own_links(output.parent)
-        mode = output.lstat().st_mode
-    except FileNotFoundError:
-        _check_folder(output.parent)
+    mode = _mode(output)
+    if mode is None:
         return
-    except OSError as error:
-        raise TracerError(f"cannot write {output}: {error.strerror}") from error
     if not stat.S_ISREG(mode):
         raise UsageError(f"{output} is not a regular file: name one, or a new one")
     if not os.access(output, os.W_OK):
