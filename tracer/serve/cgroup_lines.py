@@ -20,14 +20,13 @@ from tracer.live.sample_arrays import UNKNOWN
 from tracer.live.tally import Names
 from tracer.metric_families import FAMILY_BY_NAME, PLACE_LABELS
 from tracer.quantities import METRICS
-from tracer.render.export.openmetrics_text import OneMetric, empty_metric
+from tracer.render.export.openmetrics_text import END, OneMetric, empty_metric
 from tracer.render.words.escape import visible
 from tracer.schema import UNLIMITED_BYTES
 
 Encoder = Callable[[Any], bytes]
 """A writer of prometheus_client: registry -> text."""
 
-_END: Final = "# EOF\n"
 _MARK: Final = "\0"
 """Stands for a label value; no writer escapes it."""
 
@@ -61,7 +60,7 @@ class LineTemplates:
         return line
 
     def _written(self, metric: Metric) -> str:
-        return self._encoder(OneMetric(metric)).decode().removesuffix(_END)
+        return self._encoder(OneMetric(metric)).decode().removesuffix(END)
 
 
 def place_texts(names: Names) -> tuple[str, ...]:

@@ -14,12 +14,19 @@ from tracer.analysis.explain.evidence.gathering import CLOSE_WEIGHT, doubts
 from tracer.analysis.explain.evidence.kinds import on_suspect
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.words.cause_words import WORDS
-from tracer.analysis.results.kill import UNKNOWN, Cause, Confidence, Evidence, Suspect, Verdict
+from tracer.analysis.results.kill import (
+    CONFIDENCES,
+    UNKNOWN,
+    Cause,
+    Confidence,
+    Evidence,
+    Suspect,
+    Verdict,
+)
 
 _LEAST_WEIGHT: Final = 0.4
 """The least weight of a cause that is picked."""
 
-_CONFIDENCES: Final[tuple[Confidence, ...]] = ("high", "medium", "low")
 _SURE_WEIGHTS: Final = (0.7, 0.5)
 """The least weight for high, and for medium confidence."""
 
@@ -85,7 +92,7 @@ def _is_picked(findings: Findings, first: Suspect) -> bool:
 
 def _confidence(weight: float, doubted: int) -> Confidence:
     steps = sum(weight < least for least in _SURE_WEIGHTS)
-    return _CONFIDENCES[min(steps + doubted, 2)]
+    return CONFIDENCES[min(steps + doubted, 2)]
 
 
 def _other_causes(suspects: Sequence[Suspect]) -> Iterator[Evidence]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from tracer import units
 from tracer.analysis.results import forms
@@ -55,6 +55,7 @@ UNKNOWN: Final = "unknown"
 """The verdict where no cause weighs enough."""
 
 Confidence = Literal["high", "medium", "low"]
+CONFIDENCES: Final[tuple[Confidence, ...]] = get_args(Confidence)
 
 
 Number: TypeAlias = int | float | str | bool

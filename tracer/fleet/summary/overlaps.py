@@ -45,6 +45,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracer.analysis.kernel_log.decisions import APART_AT_MOST_NS
+from tracer.analysis.results.kill import CONFIDENCES
 from tracer.fleet.summary.summaries import SUMMARIES
 from tracer.fleet.summary.workload import NOWHERE
 
@@ -58,7 +59,6 @@ preemption, or a hypervisor that takes the CPU away delay a program by more, and
 """
 
 _BOOT: Final = "boot"
-_CONFIDENCE: Final = ("high", "medium", "low")
 _FOREVER: Final = 1 << 62
 _NAMES: Final = ("workload", "namespace", "pod", "container", "container_id", "image", "cgroup", "cgroup_id")
 _SIZES: Final = ("usage_bytes", "unreclaimable_bytes", "working_set_bytes")
@@ -228,7 +228,7 @@ def _at_once(
 
 def _doubt(row: Row) -> int:
     confidence = row["confidence"]
-    return _CONFIDENCE.index(confidence) if confidence in _CONFIDENCE else len(_CONFIDENCE)
+    return CONFIDENCES.index(confidence) if confidence in CONFIDENCES else len(CONFIDENCES)
 
 
 def _lives(rows: list[Row], kills: pa.Table | None = None) -> Iterable[Row]:

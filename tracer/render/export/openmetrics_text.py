@@ -23,7 +23,7 @@ from tracer.live.quantity_values import labels_of, series_of
 from tracer.metric_families import FAMILIES, Family
 from tracer.render.words.escape import visible
 
-_END: Final = "# EOF\n"
+END: Final = "# EOF\n"
 MOST_OF_EXEMPLAR: Final = 100
 """The labels of an exemplar may have at most 128 characters in total."""
 
@@ -85,8 +85,8 @@ def families(
         found["tracer_cpu_seconds"][()] = _Series({times_ms[-1]: cpu_s})
     for family in FAMILIES:
         if found[family.name] and family.name not in left_out:
-            yield _text(family, found[family.name]).removesuffix(_END)
-    yield _END
+            yield _text(family, found[family.name]).removesuffix(END)
+    yield END
 
 
 def _count(
