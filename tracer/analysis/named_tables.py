@@ -21,7 +21,7 @@ from tracer.analysis.core import naming
 from tracer.analysis.core.columns import Int64s
 from tracer.analysis.trace import AnalysedTrace
 from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES
-from tracer.trace.arrow_columns import IDENTITY_KEYS
+from tracer.trace.arrow_columns import IDENTITY_KEYS, as_type
 from tracer.trace.read.to_pandas import to_frame
 
 _NAME: Final = pa.dictionary(pa.int32(), pa.string())
@@ -96,11 +96,7 @@ def _named(trace: AnalysedTrace, table: str, rows: pa.Table) -> pa.Table:
         if wanted := _names_of(table, field.name):
             columns |= {name: _names(trace, rows, field.name)[name] for name in wanted}
     schema = schema_of(table)
-    return pa.Table.from_arrays([_cast(columns[field.name], field.type) for field in schema], schema=schema)
-
-
-def _cast(column: pa.ChunkedArray | pa.Array, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
-    return column if column.type == kind else column.cast(kind)
+    return pa.Table.from_arrays([as_type(columns[field.name], field.type) for field in schema], schema=schema)
 
 
 def _names(trace: AnalysedTrace, rows: pa.Table, column: str) -> Mapping[str, pa.Array]:

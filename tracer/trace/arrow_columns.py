@@ -235,12 +235,17 @@ def _checked(table: str, batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
+def as_type(column: Column, kind: pa.DataType) -> Column:
+    """Return the column as this type. Most have it already, and a cast takes as long as reading some rows."""
+    return column if column.type == kind else column.cast(kind)
+
+
 def _fit(table: str, column: pa.Array, field: pa.Field) -> pa.Array:
     try:
         if pa.types.is_dictionary(field.type):
             column = encoded(column, field.type)
-        elif column.type != field.type:
-            column = column.cast(field.type)
+        else:
+            column = as_type(column, field.type)
     except pa.ArrowException as error:
         raise TraceError(f"rows for table {table} do not fit column {field.name}: {error}") from error
     if column.null_count and not field.nullable:

@@ -48,6 +48,7 @@ from tracer.analysis.kernel_log.decisions import APART_AT_MOST_NS
 from tracer.analysis.results.kill import CONFIDENCES
 from tracer.fleet.summary.summaries import SUMMARIES
 from tracer.fleet.summary.workload import NOWHERE
+from tracer.trace.arrow_columns import as_type
 
 Row = dict[str, Any]
 
@@ -75,7 +76,9 @@ def conform(table: pa.Table, name: str, only: Sequence[str] | None = None) -> pa
     schema = _loose(name, None if only is None else tuple(only))
     there = frozenset(table.column_names)
     columns = [
-        _as(table[field.name], field.type) if field.name in there else pa.nulls(table.num_rows, field.type)
+        as_type(table[field.name], field.type)
+        if field.name in there
+        else pa.nulls(table.num_rows, field.type)
         for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
@@ -86,11 +89,6 @@ def _loose(name: str, only: tuple[str, ...] | None) -> pa.Schema:
     """Return the fields of `SUMMARIES[name]`, or only some of these, each of which may be null."""
     fields = [field for field in SUMMARIES[name] if only is None or field.name in only]
     return pa.schema([field.with_nullable(True) for field in fields])
-
-
-def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Return the column as this type. Most have it already, and a cast takes as long as reading some rows."""
-    return column if column.type == kind else column.cast(kind)
 
 
 def merged(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:

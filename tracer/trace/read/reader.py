@@ -30,7 +30,7 @@ from tracer.errors import TraceError
 from tracer.kernel.meminfo import meminfo_bytes
 from tracer.schema import ADDED_COLUMNS, SCHEMA_VERSION, TABLES, value_range
 from tracer.trace import layout
-from tracer.trace.arrow_columns import IDENTITY_KEYS, encoded, keep_last, rows_of
+from tracer.trace.arrow_columns import IDENTITY_KEYS, as_type, encoded, keep_last, rows_of
 from tracer.trace.journal_stream import read_journal
 from tracer.trace.layout import open_file
 from tracer.trace.meta import read_meta
@@ -185,8 +185,7 @@ def _conforming_column(table: str, batch: pa.RecordBatch, field: pa.Field) -> pa
     else:
         if pa.types.is_string(field.type):
             _require_short(column)  # before the cast: a short dictionary may stand for much text
-        if column.type != field.type:
-            column = column.cast(field.type)
+        column = as_type(column, field.type)
     if column.null_count and not field.nullable:
         raise ValueError(f"column {field.name} has NULL, which it never has")
     _require_in_range(table, field, column)
@@ -200,7 +199,7 @@ def _lists(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if texts.null_count:
         raise ValueError("a list holds NULL, which it never does")
     _require_short(texts)
-    return column.cast(kind) if column.type != kind else column
+    return as_type(column, kind)
 
 
 def _require_short(texts: pa.Array) -> None:
