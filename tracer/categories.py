@@ -170,7 +170,7 @@ class Part:
 
     `layer` names the `Layer` that gives its colour, `label` is its name on a page, `meaning` explains it in a
     few words. `counter` is the one counter that it equals; None: it is computed from several. Only the parts
-    of kernel memory have a `phrase`, which names them in a sentence.
+    of the kernel's own memory have a `phrase`, which names them in a sentence.
     """
 
     name: str
@@ -236,7 +236,7 @@ PARTS: Final = (
     ),
     Part(
         "zswap",
-        "kernel",
+        "zswap",
         "zswap",
         "pages that were swapped out, compressed in memory",
         counter="zswap",
@@ -264,7 +264,7 @@ class Layer:
     """A layer of memory in a picture.
 
     `glyph` distinguishes it without colour. `terminal` is its number in the terminal's 256 colours, `hex` is
-    the same colour on a page.
+    the same colour on a page. A legend names a layer that is not `is_common` only where it was drawn.
     """
 
     name: str
@@ -273,12 +273,17 @@ class Layer:
     terminal: str
     hex: str
     meaning: str
+    is_common: bool = True
 
 
 LAYERS: Final = (
     Layer("kernel", "kernel", "▚", "color(178)", "#E69F00", "slab, stacks, page tables, sockets"),
     Layer("anon", "anon", "█", "color(166)", "#D55E00", "process memory with no file behind it"),
     Layer("shmem", "shmem", "▓", "color(175)", "#CC79A7", "tmpfs and shared memory, reclaimed only to swap"),
+    Layer(
+        *("zswap", "zswap", "%", "color(36)", "#009E73", "swapped pages, compressed in memory"),
+        is_common=False,
+    ),
     Layer("other", "unnamed", "·", "color(245)", "#808080", "charged, but in no counter read"),
     Layer("dirty", "dirty cache", "▒", "color(32)", "#0072B2", "must be written back before it can go"),
     Layer("cache", "clean cache", "░", "color(74)", "#56B4E9", "file contents that can simply be dropped"),

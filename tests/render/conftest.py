@@ -60,6 +60,7 @@ def experiment_timeline(step_ms: int = 100) -> pd.DataFrame:
         "page_tables_bytes": np.where(alive, MIB / 4, 0),
         "kernel_other_bytes": np.where(alive, MIB / 8, 0),
         "sock_bytes": np.zeros(len(seconds)),
+        "zswap_bytes": np.full(len(seconds), np.nan),
         "file_dirty_bytes": np.where((seconds > 0.5) & (seconds < 2), np.minimum(cache, 8 * MIB), 0),
         "file_writeback_bytes": np.zeros(len(seconds)),
         "swap_bytes": np.zeros(len(seconds)),

@@ -23,6 +23,8 @@ from tracer.render.picture import (
     stacked_waits_ms,
 )
 
+MIB = 1 << 20
+
 
 def test_stacked_timeline_of_known_counters_adds_up_to_usage(
     new_timeline: Callable[..., pd.DataFrame],
@@ -45,6 +47,23 @@ def test_stacked_timeline_with_more_dirty_than_cache_has_no_clean_cache(timeline
     layers = stacked_layers(timeline)
     assert (layers["cache"] == 0).all()
     np.testing.assert_array_equal(layers["dirty"], timeline["cache_bytes"].to_numpy(float))
+
+
+def test_zswap_is_a_layer_of_its_own_within_other_kernel_memory(timeline: pd.DataFrame) -> None:
+    before = stacked_layers(timeline)
+    timeline["kernel_other_bytes"] += 30 * MIB
+    timeline["usage_bytes"] += 30 * MIB
+    timeline["zswap_bytes"] = pd.array([20 * MIB] * len(timeline), dtype="Int64")
+    layers = stacked_layers(timeline)
+    assert (layers["zswap"] == 20 * MIB).all()
+    np.testing.assert_array_equal(layers["kernel"], before["kernel"] + 10 * MIB)
+    np.testing.assert_allclose(layers.sum(axis=1), timeline["usage_bytes"].to_numpy(float), atol=4)
+
+
+def test_sample_of_zswap_takes_at_most_the_memory_that_contains_it(timeline: pd.DataFrame) -> None:
+    timeline["zswap_bytes"] = pd.array([20 * MIB] * len(timeline), dtype="Int64")
+    layers = stacked_layers(timeline)
+    np.testing.assert_array_equal(layers["zswap"], timeline["kernel_other_bytes"].to_numpy(float))
 
 
 def test_column_of_each_wait_is_in_the_timeline() -> None:

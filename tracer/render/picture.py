@@ -23,15 +23,17 @@ from tracer.render.words.escape import visible
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
+_REST_OF_KERNEL: Final = "kernel_other_bytes"
 LAYER_COLUMNS: Final = {
     "anon": ("anon_bytes",),
     "shmem": ("shmem_bytes",),
-    "kernel": ("slab_bytes", "kernel_stack_bytes", "page_tables_bytes", "kernel_other_bytes", "sock_bytes"),
+    "kernel": ("slab_bytes", "kernel_stack_bytes", "page_tables_bytes", _REST_OF_KERNEL, "sock_bytes"),
+    "zswap": ("zswap_bytes",),
     "dirty": ("file_dirty_bytes", "file_writeback_bytes"),
     "cache": ("cache_bytes",),
 }
-"""Layer -> the columns of a timeline that add up to it. The columns of `cache` include dirty cache. The layer
-`other` has no column."""
+"""Layer -> the columns of a timeline that add up to it. The columns of `cache` include dirty cache, those of
+`kernel` include zswap. The layer `other` has no column."""
 
 
 def floats(frame: pd.DataFrame, column: str) -> Floats:
@@ -53,6 +55,10 @@ def stacked_layers(timeline: pd.DataFrame) -> pd.DataFrame:
     }
     layers["dirty"] = np.clip(layers["dirty"], 0, layers["cache"])
     layers["cache"] -= layers["dirty"]
+    # A sample can be older than the ledger's level: it takes at most the memory that contains zswap.
+    rest = floats(timeline, _REST_OF_KERNEL)
+    layers["zswap"] = np.where(np.isnan(rest), layers["zswap"], np.clip(layers["zswap"], 0, rest.clip(0)))
+    layers["kernel"] -= np.where(np.isnan(rest), 0, layers["zswap"])
     usage = np.nan_to_num(floats(timeline, "usage_bytes"))
     layers["other"] = np.clip(usage - sum(layers.values()), 0, None)
     return pd.DataFrame({layer.name: layers[layer.name] for layer in LAYERS}, index=timeline.index)

@@ -91,6 +91,13 @@ def test_category_that_was_not_recorded_is_na_and_inside_the_rest_of_kernel_memo
     assert timeline(trace, CHILD).iloc[0]["kernel_other_bytes"] is pd.NA
 
 
+def test_zswap_is_read_from_samples_and_na_before(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=PARENT, path="/old")
+    for seconds, zswap in ((0.0, None), (0.1, 3 * MIB), (0.3, 2 * MIB)):
+        trace.add("samples", seconds, cgroup_id=PARENT, source="periodic", zswap_bytes=zswap)
+    assert timeline(trace, PARENT)["zswap_bytes"].tolist() == [pd.NA, 3 * MIB, 3 * MIB, 2 * MIB]
+
+
 def test_memory_high_is_na_with_a_flag_if_it_is_not_set(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=PARENT, path="/old")
     for seconds, high in ((0.1, UNLIMITED_BYTES), (0.2, 28 << 20)):

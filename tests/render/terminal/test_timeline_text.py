@@ -55,10 +55,19 @@ def test_page_cache_experiment_matches_the_golden_file(
 @pytest.mark.parametrize("columns", range(60, 110))
 def test_entries_of_the_legend_are_not_broken(waiting: pd.DataFrame, heading: Heading, columns: int) -> None:
     lines = drawn(waiting.iloc[4:24], heading, columns=columns).splitlines()
-    entries = [f"{layer.glyph} {layer.label}" for layer in LAYERS] + ["│ the limit", "✗ OOM kill"]
+    entries = [f"{layer.glyph} {layer.label}" for layer in LAYERS if layer.is_common]
+    entries += ["│ the limit", "✗ OOM kill"]
     if columns >= 80:  # the waits have no room for a lane on a narrower screen
         entries += ["r reclaim", "w throttled", "d dirty pages"]
     assert [entry for entry in entries if not any(entry in line for line in lines)] == []
+
+
+def test_legend_names_zswap_only_where_it_was_drawn(timeline: pd.DataFrame, heading: Heading) -> None:
+    assert "zswap" not in drawn(timeline, heading)
+    timeline["kernel_other_bytes"] += 30 * MIB
+    timeline["zswap_bytes"] = pd.array([30 * MIB] * len(timeline), dtype="Int64")
+    shown = drawn(timeline, heading)
+    assert "% zswap" in shown and "%%%%" in shown
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100])

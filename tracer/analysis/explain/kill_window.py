@@ -20,7 +20,7 @@ FLOWS: Final = (
     "cache_dropped_bytes",
     "cache_refaulted_bytes",
 )
-_SAMPLED: Final = {"file_dirty_bytes": "file_dirty", "file_writeback_bytes": "file_writeback"}
+_SAMPLED: Final = {f"{name}_bytes": name for name in ("file_dirty", "file_writeback", "zswap")}
 COLUMNS: Final = ("cgroup", "cgroup_id", "usage_bytes", "limit_bytes", *LEVELS, *_SAMPLED, *FLOWS)
 
 

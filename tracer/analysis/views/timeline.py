@@ -59,10 +59,10 @@ LEVELS: Final[Mapping[str, Weights]] = {
     "swap_bytes": {"swap": 1},
 }
 """Columns that follow from the ledger: category -> sign. anon + cache + shmem + slab + kernel_stack +
-page_tables + kernel_other + sock is all that usage counts; kernel_other holds percpu, vmalloc and what has no
-counter of its own, or none that was found."""
+page_tables + kernel_other + sock is all that usage counts; kernel_other holds percpu, vmalloc, zswap and what
+has no counter of its own, or none that was found."""
 
-_SAMPLED: Final = ("file_dirty_bytes", "file_writeback_bytes")
+_SAMPLED: Final = ("file_dirty_bytes", "file_writeback_bytes", "zswap_bytes")
 _EVICTED_BY: Final = {
     "cache_evicted_memcg_bytes": "reclaim_memcg",
     "cache_evicted_direct_bytes": "reclaim_direct",
@@ -103,12 +103,13 @@ def timeline(
     existed, or in which anything was counted for it.
 
     Levels are in bytes, at the end of the bin: usage, limit, high (memory.high), anon, file, cache, shmem,
-    slab, kernel_stack, page_tables, kernel_other, sock, swap, file_dirty, file_writeback, each with `_bytes`.
-    `file_bytes` is the kernel's NR_FILE_PAGES, which contains shmem; `cache_bytes` does not. Levels of
-    categories are the start sample plus the ledger. Usage (`ledger.usage`) and limit are the latest reading
-    of the page counter, high, dirty and writeback the latest sample. NA means not known yet, or a category
-    that was not recorded; for limit and high, it also means that none is set, and `is_limited` and
-    `is_high_limited` are then false.
+    slab, kernel_stack, page_tables, kernel_other, sock, swap, file_dirty, file_writeback, zswap, each with
+    `_bytes`. `file_bytes` is the kernel's NR_FILE_PAGES, which contains shmem; `cache_bytes` does not.
+    `kernel_other_bytes` contains zswap, which holds swapped pages, compressed. Levels of categories are the
+    start sample plus the ledger. Usage (`ledger.usage`) and limit are the latest reading of the page counter,
+    high, dirty, writeback and zswap the latest sample. NA means not known yet, or a category that was not
+    recorded; for limit and high, it also means that none is set, and `is_limited` and `is_high_limited` are
+    then false.
 
     Flows are sums over the bin:
 
@@ -227,7 +228,8 @@ COLUMNS: Final = (
     "high_bytes",
     "is_high_limited",
     *LEVELS,
-    *_SAMPLED,
+    "file_dirty_bytes",
+    "file_writeback_bytes",
     "cache_added_bytes",
     "cache_evicted_bytes",
     *_EVICTED_BY,
@@ -247,6 +249,7 @@ COLUMNS: Final = (
     "psi_some_us",
     "psi_full_us",
     "oom_kills",
+    "zswap_bytes",
 )
 
 

@@ -37,6 +37,7 @@ COUNTERS: Final[Mapping[str, str]] = {
     "kernel_other_bytes": "other kernel memory",
     "sock_bytes": "socket buffers",
     "swap_bytes": "swap",
+    "zswap_bytes": "zswap (in other kernel memory)",
 }
 """Column of a timeline -> name of its counter, in the order of display. The counters from anonymous memory to
 socket buffers are all parts of usage. They do not overlap."""

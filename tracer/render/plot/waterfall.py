@@ -22,7 +22,13 @@ _MOST_FACTOR: Final = 8
 _WIDTH: Final = 0.62
 _HEADROOM: Final = 1.14
 _CACHE: Final = ("cache", "dirty")
-_WORDS: Final = {"anon": "anonymous", "shmem": "shared\nmemory", "kernel": "kernel", "other": "unnamed"}
+_WORDS: Final = {
+    "anon": "anonymous",
+    "shmem": "shared\nmemory",
+    "kernel": "kernel",
+    "zswap": "zswap",
+    "other": "unnamed",
+}
 _REST: Final = "other"
 
 

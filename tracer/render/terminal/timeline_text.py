@@ -18,7 +18,7 @@ from tracer import units
 from tracer.analysis.results.quality import SummedInterval, ThinnedInterval
 from tracer.analysis.views.timeline import row_length
 from tracer.categories import LAYERS
-from tracer.render.picture import WAITS, Marker, psi_ms
+from tracer.render.picture import WAITS, Marker, psi_ms, stacked_layers
 from tracer.render.terminal.timeline_rows import Drawing, draw, has_lane
 from tracer.render.words.escape import fitted, visible
 from tracer.render.words.places import one_of
@@ -120,7 +120,10 @@ def legend(pictures: Sequence[Picture]) -> list[Text]:
     if not drawings:
         return []
     glyphs = Text()
+    layers = [stacked_layers(drawing.timeline) for drawing in drawings]
     for layer in LAYERS:
+        if not (layer.is_common or any(one[layer.name].any() for one in layers)):
+            continue
         glyphs.append(layer.glyph, style=layer.terminal).append(f"{unbroken(f' {layer.label}')}   ")
     for glyph, style, words in (("│", "bold", " the limit"), ("✗", "bold red", " OOM kill")):
         glyphs.append(glyph, style=style).append(f"{unbroken(words)}   ")
