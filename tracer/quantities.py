@@ -185,7 +185,7 @@ QUANTITIES: Final = (
         ),
     ),
     Quantity(
-        *("evicted", "flow", "bytes", "evicted_bytes"), "page cache removed by reclaim, to make room",
+        *("evicted", "flow", "bytes", "evicted_bytes"), "page cache removed by reclaim",
         top=TopColumn("evict", "evict_bytes_per_s", "EVICT/s", 7, since=90),
         metric=Metric("pagecache_evicted_bytes", "cause", ", by the kind of reclaim"),
         evictions=EvictionsColumn(
@@ -193,7 +193,7 @@ QUANTITIES: Final = (
             is_constant=True, note="removed by reclaim",
         ),
         timeline=TimelineColumn(
-            "cache_evicted_bytes", "evicted", "page cache", 8, note="removed by reclaim, to make room"
+            "cache_evicted_bytes", "evicted", "page cache", 8, note="removed by reclaim"
         ),
     ),
     Quantity(

@@ -310,6 +310,26 @@ def test_held_processes_of_one_command_are_one_line_in_brief(trace: Any) -> None
     assert [line.split()[0] for line in each] == ["sh", *["worker"] * 4]
 
 
+def test_zswap_of_a_survivor_is_memory_of_processes(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    trace.charged(0.5, 7, "anon", 15 * MIB, tgid=9, usage_bytes=15 * MIB, limit_bytes=40 * MIB)
+    trace.charged(1, 7, "kernel", 25 * MIB, usage_bytes=40 * MIB, limit_bytes=40 * MIB)
+    trace.add("samples", 0.9, cgroup_id=7, source="periodic", zswap_bytes=24 * MIB)
+    trace.meta["filters"] = {"stacks_bytes": MIB}
+    for number, kind in enumerate(("anon", "slab")):
+        trace.add("armed", 0.9, begin=trace.ns(0), kind=kind)
+        trace.add("stacks", stack_id=number, frames=[f"{kind} [web]", "main [web]"])
+        sample = {"cgroup_id": 7, "tgid": 9, "category": kind, "stack_id": number}
+        for moment in range(9):
+            trace.add("code_samples", 0.5 + moment / 100, bytes=MIB, **sample)
+    (one,) = held_cgroups(trace)
+    assert one.kernel_parts_at_peak_bytes["zswap"] == 24 * MIB
+    assert one.kernel_parts_at_peak_bytes["other"] == MIB
+    made_of = dict(survivor_facts.in_brief(one))["made of"]
+    assert made_of.endswith("25 MiB kernel memory (24 MiB zswap, 1 MiB other)")
+    assert {code.of for code in one.code} == {"anon"}
+
+
 def test_spared_cgroups_are_those_without_a_kill(trace: Any) -> None:
     for number, path in enumerate(("/killed", "/lived", "/logged"), 1):
         trace.add("cgroups", cgroup_id=number, path=path, created=trace.ns(0))
@@ -344,5 +364,20 @@ def test_cache_that_was_evicted_on_request_made_no_room_at_a_limit(trace: Any) -
     asked = cache_flow(trace, moves(trace, 7), 7)
     assert asked.evicted_on_request_bytes == asked.evicted_bytes == 10 * MIB
     trace.add("reclaim", 1, kind="memcg", cgroup_id=7, task_cgroup_id=7, tgid=41, pid=41, **taken)
+    trace.add("pagecache", 1, op="delete", cause="reclaim_memcg", tgid=41, **row | {"index": 2560})
     (one,) = held_cgroups(trace)
-    assert "10 MiB of page cache was evicted to make room" in survivor_facts.summary([one])
+    part = "20 MiB of page cache was evicted to make room (10 MiB of it on request)"
+    assert part in survivor_facts.summary([one])
+    assert dict(survivor_facts.in_brief(one))["evicted"].endswith("; 10 MiB of it on request")
+    assert one.evicted_on_request_bytes == 10 * MIB
+
+
+def test_request_that_also_swapped_evicted_cache_on_request(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    trace.charged(0.1, 7, "file", 40 * MIB, usage_bytes=40 * MIB, limit_bytes=80 * MIB)
+    row = {"cgroup_id": 7, "inode_id": 1, "index": 0, "nr_pages": 2560}
+    trace.add("pagecache", 0.1, op="add", cause="read", tgid=41, **row)
+    trace.add("pagecache", 1, op="delete", cause="reclaim_memcg", tgid=1, **row)
+    taken = {"scanned": 3000, "reclaimed": 3000, "reclaimed_file": 2560, "reclaimed_anon": 440}
+    trace.add("reclaim", 1, kind="proactive", cgroup_id=7, tgid=1, pid=1, duration_ns=10**6, **taken)
+    assert "10 MiB of page cache was evicted on request" in survivor_facts.summary(held_cgroups(trace))

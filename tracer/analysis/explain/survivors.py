@@ -160,11 +160,14 @@ def _held(
     sizes = _sizes(subtree, peak, peak_ns, end)
     mappings = last_looks.largest_processes(subtree, begin, end)
     grown = _grown(subtree, sizes, going.state, (begin, peak_ns, end))
+    evicted = subtree.evicted.pages_between(begin, end) * page_size(trace)
+    asked, _ = reclaim.requested_pages(subtree, begin, end)
     one = Held(
         cgroup=trace.places.label_of(subtree.cgroup_id),
         container=trace.places.container_of(subtree.cgroup_id)[0],
         **sizes,
-        evicted_bytes=subtree.evicted.pages_between(begin, end) * page_size(trace),
+        evicted_bytes=evicted,
+        evicted_on_request_bytes=min(asked * page_size(trace), evicted),
         refaulted_bytes=refaulted,
         kernel_refaulted_bytes=window.kernel_refaulted_bytes(subtree, begin, end),
         max_events=ledger.counted(subtree, "max_events", begin, end),
@@ -238,13 +241,15 @@ def _peak_ns(subtree: Subtree) -> int | None:
 def _kernel_parts(subtree: Subtree, kernel_bytes: int | None, moment_ns: int | None) -> dict[str, int | None]:
     """Return the parts of kernel memory at a moment, by the names of their categories, in bytes.
 
-    `other` is the rest: objects without a counter of their own, and parts that are null. Empty if kernel
-    memory or the moment is not known.
+    `zswap` is that of the last sample. `other` is the rest: objects without a counter of their own, and parts
+    that are null. Empty if kernel memory or the moment is not known.
     """
     if kernel_bytes is None or moment_ns is None:
         return {}
     levels = {name: ledger.level(subtree, {name: 1}) for name in _KERNEL_PARTS}
     parts = {name: None if steps is None else steps.at(moment_ns) for name, steps in levels.items()}
+    if (zswap := ledger.reading(subtree, "zswap_bytes").at(moment_ns)) is not None:
+        parts["zswap"] = min(zswap, kernel_bytes)
     return parts | {"other": max(kernel_bytes - sum(part or 0 for part in parts.values()), 0)}
 
 
@@ -287,6 +292,8 @@ def _grown(
     """
     begin, peak_ns, end = moments
     at_peak = {kind: sizes[f"{name}_at_peak_bytes"] or 0 for kind, name in _KINDS.items()}
+    zswap = sizes["kernel_parts_at_peak_bytes"].get("zswap", 0)
+    at_peak |= {"kernel": at_peak["kernel"] - zswap, "anon": at_peak["anon"] + zswap}
     is_thrashing = state == "thrashing"
     kind = "file" if is_thrashing else max(at_peak, key=lambda kind: at_peak[kind])
     last = end if is_thrashing or peak_ns is None else peak_ns

@@ -137,9 +137,11 @@ class Held(SeenMemory):
     out. The `_at_peak_bytes` are the sizes at that moment; page cache is without shmem, and
     `kernel_parts_at_peak_bytes` are the parts of kernel memory (with sockets), by name.
 
-    `peak_anon_bytes` and `peak_swap_bytes` are the most at any moment. `refaulted_bytes` is the part of
-    `evicted_bytes` that the cgroup, or one below it, read again; `kernel_refaulted_bytes` is the kernel's
-    count (workingset_refault_file), which includes what was evicted before the trace or from another cgroup.
+    `peak_anon_bytes` and `peak_swap_bytes` are the most at any moment. `evicted_on_request_bytes` is the part
+    of `evicted_bytes` that writes to memory.reclaim took (v1: to memory.force_empty, or of a limit below
+    usage), `refaulted_bytes` the part that the cgroup, or one below it, read again; `kernel_refaulted_bytes`
+    is the kernel's count (workingset_refault_file), which includes what was evicted before the trace or from
+    another cgroup.
 
     `stuck_since`: the moment from which its tasks waited at the limit until the end, with the OOM killer
     disabled (v1 memory.oom_control); None: they did not. `run` of `runs` is the life of its name.
@@ -198,6 +200,7 @@ class Held(SeenMemory):
     psi_some_share: float | None = None
     kernel_peak_bytes: int | None = None
     kernel_parts_at_peak_bytes: Mapping[str, int | None] = field(default_factory=dict)
+    evicted_on_request_bytes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object of this cgroup in the `held` list of `explain --json`.

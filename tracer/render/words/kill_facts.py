@@ -192,7 +192,7 @@ def cushion(report: OomReport) -> Iterator[Fact]:
         return
     peak, at_kill = units.size(it.cache_start_bytes), units.size(it.cache_end_bytes)
     yield "page cache", f"{peak} at its peak, {at_kill} at the kill"
-    yield "evicted", f"{units.size(it.evicted_bytes)}: page cache that reclaim removed to make room"
+    yield "evicted", f"{units.size(it.evicted_bytes)}: page cache that reclaim removed"
     if it.evicted_bytes != 0:
         yield ("absorbed", f"{units.size(it.absorbed_bytes)}: other memory for which the evictions made room")
     if it.exhausted_at is not None:

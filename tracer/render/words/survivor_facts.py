@@ -42,6 +42,7 @@ _LOST_IN_WORDS: Final = {
 _KERNEL_PART_DIVISOR: Final = 200
 """Parts of kernel memory below usage / `_KERNEL_PART_DIVISOR` are left out."""
 
+_NEARLY_ALL_PERCENT: Final = 99
 _NONE_SEEN: Final = "No OOM kill was recorded before the recording broke off"
 
 
@@ -62,7 +63,7 @@ def held(one: Held) -> Iterator[Fact]:
     if one.peak_swap_bytes:
         yield (
             "in swap",
-            f"{units.size(one.peak_swap_bytes)} at most: process or shared memory, swapped out to make room",
+            f"{units.size(one.peak_swap_bytes)} at most: process or shared memory that was swapped out",
         )
     yield from swapped(one.reclaim)
     if one.stuck_since is not None:
@@ -264,8 +265,14 @@ def _read_again(files: Iterable[RereadFile]) -> Iterator[Fact]:
 
 
 def _is_requested(one: Held) -> bool:
-    """Return whether all that was evicted was evicted on request."""
-    return bool(one.evicted_bytes) and one.reclaim.requested_cache_pages == one.reclaim.reclaimed_pages
+    """Return whether nearly all that was evicted was evicted on request."""
+    return 0 < one.evicted_bytes * _NEARLY_ALL_PERCENT <= one.evicted_on_request_bytes * 100
+
+
+def _requested_part(one: Held) -> str:
+    """Return the part of the evicted cache that was evicted on request; empty if there is none."""
+    asked = one.evicted_on_request_bytes
+    return f"{units.size(asked)} of it on request" if asked else ""
 
 
 def _by_what(one: Held) -> str:
@@ -275,9 +282,11 @@ def _by_what(one: Held) -> str:
     if _is_requested(one):
         return REQUESTED
     at = f"limit or above its {_high(one)}" if one.high_owner is not None else "limit"
+    asked = _requested_part(one)
     return (
         f"by {units.count(attempts)} reclaim attempts (the kernel frees memory for a cgroup at its "
         f"{at}), which delayed tasks by {units.duration(stall_ms and stall_ms / 1000)}"
+        + (f"; {asked}" if asked else "")
     )
 
 
@@ -416,7 +425,8 @@ def _came_near(near: Held) -> str:
 
 def _made_room(near: Held) -> str:
     """Return the amounts of evicted, read again and swapped memory, as a clause."""
-    why = REQUESTED if _is_requested(near) else "to make room"
+    asked = _requested_part(near)
+    why = REQUESTED if _is_requested(near) else "to make room" + (f" ({asked})" if asked else "")
     evicted = (
         f"{units.size(near.evicted_bytes)} of page cache was evicted {why}"
         if near.evicted_bytes
