@@ -78,6 +78,10 @@ class Steps:
         before = self.before if first == 0 else int(self.values[first - 1])
         return Steps(self.times[first:last], self.values[first:last], before)
 
+    def negative(self) -> Steps:
+        """Return the quantity with the opposite sign."""
+        return Steps(self.times, -self.values, None if self.before is None else -self.before)
+
     def peak(self) -> int | None:
         """Return the greatest value, `before` included; None if no value is known."""
         candidates = [] if self.before is None else [self.before]
@@ -339,6 +343,53 @@ def reading(subtree: Subtree, column: str) -> Steps:
         return Steps(*_read(subtree, "samples", column), None)
 
     return subtree.once(("ledger.reading", column), find)
+
+
+def sampled(subtree: Subtree, added: Sequence[str], taken: Sequence[str] = ()) -> Steps:
+    """Return the sum of columns of the cgroup's samples less others, at least 0, over time, in bytes.
+
+    It is 0 before the first sample.
+    """
+    rows = subtree.own_rows("samples")
+    for name in (*added, *taken):
+        rows = rows.known(name)
+    total = sum(map(rows.numbers, added), np.zeros(len(rows.positions), np.int64))
+    return Steps(rows.times, np.maximum(total - sum(map(rows.numbers, taken)), 0), 0)
+
+
+def swap_cache(subtree: Subtree) -> Steps:
+    """Return the memory that `anon` and `swap` both count, in bytes, by the cgroup's samples.
+
+    v2 charges a page to swap from the moment it gets a place there until that place is freed, so also while
+    the page is still in memory, or again (mm/memcontrol.c, __mem_cgroup_try_charge_swap). Swap cache that no
+    process has mapped is not in `anon`, only on its lists. v1 charges a page either to memory or to swap
+    (do_memsw_account).
+    """
+
+    def find() -> Steps:
+        lists = ("inactive_anon_bytes", "active_anon_bytes")
+        unmapped = sampled(subtree, lists, ("anon_bytes", "shmem_bytes"))
+        cached = sampled(subtree, ("swapcached_bytes",))
+        both = np.maximum(cached.values - unmapped.at_each(cached.times), 0)
+        return Steps(cached.times, both, 0)
+
+    if subtree.whole.meta.get("cgroup_version") != 2:
+        return Steps(_NO_STEPS, _NO_STEPS, 0)
+    return subtree.once("ledger.swap_cache", find)
+
+
+def lazily_freed(subtree: Subtree) -> Steps:
+    """Return the memory that programs gave back by MADV_FREE and `anon` still counts, in bytes, by the
+    cgroup's samples.
+
+    The kernel keeps it in the inactive list of files (lru_lazyfree in mm/swap.c), which is then larger than
+    the page cache.
+    """
+
+    def find() -> Steps:
+        return sampled(subtree, ("inactive_file_bytes", "active_file_bytes", "shmem_bytes"), ("file_bytes",))
+
+    return subtree.once("ledger.lazily_freed", find)
 
 
 def _read(subtree: Subtree, table: str, column: str) -> tuple[Int64s, Int64s]:

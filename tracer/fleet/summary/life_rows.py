@@ -42,7 +42,7 @@ from tracer.analysis.explain.sizing.kill_range import Range, with_margin
 from tracer.analysis.explain.sizing.read_again import Rereads
 from tracer.analysis.explain.sizing.replayed_run import Replay
 from tracer.analysis.explain.sizing.survivor_range import comfortable_bytes, survivor_range
-from tracer.analysis.explain.sizing.unreclaimable import unreclaimable
+from tracer.analysis.explain.sizing.unreclaimable import swapped_out, unreclaimable
 from tracer.analysis.explain.slowed import progress
 from tracer.analysis.results.forms import limit_columns
 from tracer.analysis.results.kill import OomReport
@@ -99,7 +99,7 @@ def slowdowns(
     subtree: Subtree, going: Progress, unreclaimable: Steps | None, *, is_end_seen: bool
 ) -> dict[str, Any]:
     """Return the columns of `lives` that show whether its peaks are all of its need; sizes in bytes."""
-    swapped = None if unreclaimable is None else ledger.level(subtree, {"swap": 1})
+    swapped = None if unreclaimable is None else swapped_out(subtree)
     held = None if unreclaimable is None or swapped is None else ledger.total([unreclaimable, swapped])
     return {
         "state": going.state,

@@ -385,6 +385,22 @@ def test_pace_counts_memory_in_zswap_once(page_cache_experiment: Any) -> None:
     assert "(51 MiB in 600 ms" in report_with(page_cache_experiment, **MAPPED).sizing.pace
 
 
+def test_pace_leaves_out_memory_that_was_freed_lazily(page_cache_experiment: Any) -> None:
+    """A program freed 40 MiB by MADV_FREE; `anon` counts them until 31 of the next 91 MiB need room."""
+    page_cache_experiment.forget("charge")
+    row = {"tgid": 41, "limit_bytes": LIMIT}
+    page_cache_experiment.charged(1, 7, "anon", 40 * MIB, usage_bytes=40 * MIB, **row)
+    files = dict.fromkeys(("file_bytes", "active_file_bytes", "shmem_bytes"), 0)
+    for seconds, size in ((1.2, 40 * MIB), (3.3, 9 * MIB)):
+        read = files | {"inactive_file_bytes": size}
+        page_cache_experiment.add("samples", seconds, cgroup_id=7, source="periodic", **read)
+    page_cache_experiment.charged(2, 7, "file", 0, usage_bytes=40 * MIB, **row)
+    for step in range(91):
+        at, usage, stays = 2.1 + step / 75, min(41 + step, 100) * MIB, step < 60
+        page_cache_experiment.charged(at, 7, "anon", MIB * stays, usage_bytes=usage, **row)
+    assert "(83 MiB in " in report_with(page_cache_experiment, **MAPPED).sizing.pace
+
+
 def test_pace_leaves_out_pauses_of_the_growth(page_cache_experiment: Any) -> None:
     """40 MiB in 0.4 s, a pause with a page each 0.1 s, and 10 MiB in 0.1 s; the kill is at 3.6 s."""
     page_cache_experiment.forget("charge")

@@ -9,7 +9,7 @@ import pytest
 
 from tracer.analysis.core.columns import utc_time
 from tracer.analysis.core.subtree import Subtrees
-from tracer.analysis.explain.sizing.unreclaimable import unreclaimable_growth
+from tracer.analysis.explain.sizing.unreclaimable import swapped_out, unreclaimable_growth
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.results.survivor import Held
 from tracer.units import size
@@ -243,6 +243,23 @@ def test_range_with_memory_in_swap_has_room_for_it(trace: Any) -> None:
     work(trace)
     trace.charged(0.15, 7, "swap", 11 * MIB)
     assert only(trace).sizing.min_limit_bytes == (LOW + 11 * MIB - 30 * MIB, 110 * MIB + UNSEEN)
+
+
+@pytest.mark.parametrize(
+    ("version", "unmapped", "twice"), [(2, 0, 8), (2, 3, 5), (1, 0, 0)], ids=["v2", "v2 unmapped", "v1"]
+)
+def test_memory_in_swap_cache_counts_once(trace: Any, version: int, unmapped: int, twice: int) -> None:
+    """Of 11 MiB in swap, 8 are in memory as well, `unmapped` of them not in anon."""
+    trace.meta |= {"cgroup_version": version, "memory": {"swap_total_bytes": 30 * MIB}}
+    work(trace)
+    trace.charged(0.15, 7, "swap", 11 * MIB)
+    lists = {"anon_bytes": 9 * MIB, "shmem_bytes": 0, "active_anon_bytes": 0}
+    lists |= {"inactive_anon_bytes": (9 + unmapped) * MIB, "swapcached_bytes": 8 * MIB}
+    trace.add("samples", 0.12, cgroup_id=7, source="periodic", **lists)
+    swapped = swapped_out(Subtrees(trace).subtree_at(7))
+    assert swapped is not None and swapped.at(trace.ns(0.16)) == (11 - twice) * MIB
+    least = LOW + (11 - 30 - twice) * MIB
+    assert only(trace).sizing.min_limit_bytes == (least, (110 - twice) * MIB + UNSEEN)
 
 
 @pytest.mark.parametrize(

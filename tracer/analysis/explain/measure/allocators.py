@@ -100,9 +100,11 @@ def why_unknown(
 
 def _held(subtree: Subtree, time_ns: int) -> Int64s:
     """Return the memory of each kind at a moment; where that is not known, more than there can be."""
-    levels = (ledger.level(subtree, weights) for weights in _kinds(subtree).values())
+    levels = {name: ledger.level(subtree, weights) for name, weights in _kinds(subtree).items()}
+    held = {name: _ANY if steps is None else steps.at(time_ns) for name, steps in levels.items()}
+    twice = {"anon_bytes": ledger.swap_cache(subtree).at(time_ns) or 0}
     return np.array(
-        [_ANY if (steps is None or (held := steps.at(time_ns)) is None) else max(held, 0) for steps in levels]
+        [_ANY if size is None else max(size - twice.get(name, 0), 0) for name, size in held.items()]
     )
 
 

@@ -1,8 +1,9 @@
 """The growth before a kill: the memory that grew, and the time in which it did not.
 
-Memory that went to swap grew as well. zswap holds such pages a second time, compressed, and reclaimable slab
-that reclaim took at the limit only made room. A row of the ledger is known by its end: changes that a process
-made are up to 10 ms older, and those that others made (process_vm_writev) up to a look of the recorder.
+Memory that went to swap grew as well, and counts once where it is also in memory. zswap holds such pages a
+second time, compressed, and reclaimable slab that reclaim took at the limit only made room. A row of the
+ledger is known by its end: changes that a process made are up to 10 ms older, and those that others made
+(process_vm_writev) up to a look of the recorder.
 
 Time in which tasks could not grow at the limit does not count, since a greater limit spares it. Other time
 without growth, such as that of a frozen cgroup, does not count either: growth is as quick as it is while
@@ -36,13 +37,16 @@ def held(subtree: Subtree, begin_ns: int, end_ns: int) -> Steps:
     """Return the memory that grew, and what was in swap, within an interval, as a change since the start of
     the trace.
 
-    Only slab beyond what was left at the end is left out: the rest may be what filled the limit.
+    Memory that was given back by MADV_FREE does not count: reclaim takes it at the limit, while other memory
+    grows. Only slab beyond what was left at the end is left out: the rest may be what filled the limit.
     """
     own = ledger.change(subtree, ledger.own_weights(subtree)).within(begin_ns, end_ns)
     swapped, slab = (
         ledger.change(subtree, {name: 1}).within(begin_ns, end_ns) for name in ("swap", "slab_reclaimable")
     )
     parts = [own, *([swapped] if len(swapped.times) or swapped.before else [])]
+    left_out = (ledger.swap_cache(subtree), ledger.lazily_freed(subtree))
+    parts += [one.negative().within(begin_ns, end_ns) for one in left_out if one.peak()]
     left = slab.at(end_ns) or 0
     if slab.peak() != left and "kernel" not in unrecorded_categories(subtree.whole):
         parts.append(

@@ -118,7 +118,8 @@ def of_life(subtree: Subtree, swap_bytes: int | None, state: str | None) -> Dema
     if swap_bytes:
         lasting = max(lasting, unreclaimable.never_swapped_bytes(subtree))
     huge = _in_huge_pages(subtree)
-    below = lasting - kill_range.unseen_bytes(subtree.whole) - _lazily_freed(subtree) - huge - apart
+    freed = ledger.lazily_freed(subtree).peak() or 0
+    below = lasting - kill_range.unseen_bytes(subtree.whole) - freed - huge - apart
     all_held = max(usage, held.peak() or 0) + apart + kill_range.unseen_bytes(subtree.whole)
     why_not = _why_not_whole(subtree) or kill_range.why_unfinished(subtree, held, state)
     swapped = f" with {size(swap_bytes)} of swap" if swap_bytes else ""
@@ -229,7 +230,7 @@ class _Needs:
     @classmethod
     def of(cls, subtree: Subtree, held: Steps, peak: _Peak, apart_bytes: int) -> _Needs:
         unwritten = unreclaimable.unwritten(subtree)
-        mapped = unreclaimable.sampled(subtree, ("file_mapped_bytes",), ("shmem_bytes",))
+        mapped = ledger.sampled(subtree, ("file_mapped_bytes",), ("shmem_bytes",))
         slab = unreclaimable.reclaimable_slab(subtree)
         all_ = ledger.total([held, unwritten, mapped, slab])
         moment = int(all_.times[all_.values.argmax()]) if len(all_.values) else peak.time_ns
@@ -256,12 +257,6 @@ class _Needs:
         )
         amount, reason = max(reasons)
         return f"{size(amount)} {reason}" if amount >= _ROOM_BYTES else "the limit is too close to it"
-
-
-def _lazily_freed(subtree: Subtree) -> int:
-    """Return the most memory that a program had given back and the kernel still counted, in bytes."""
-    lists = ("inactive_file_bytes", "active_file_bytes", "shmem_bytes")
-    return unreclaimable.sampled(subtree, lists, ("file_bytes",)).peak() or 0
 
 
 def _in_huge_pages(subtree: Subtree) -> int:

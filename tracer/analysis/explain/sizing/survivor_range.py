@@ -18,13 +18,12 @@ from typing import Final
 
 import numpy as np
 
-from tracer.analysis.core import ledger
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
 from tracer.analysis.explain.sizing.kill_range import Ground, Range, Sized, ground
 from tracer.analysis.explain.sizing.read_again import Rereads
 from tracer.analysis.explain.sizing.replayed_run import Replay
-from tracer.analysis.explain.sizing.unreclaimable import apart_bytes
+from tracer.analysis.explain.sizing.unreclaimable import apart_bytes, swapped_out
 from tracer.analysis.results.survivor import Progress
 
 _LEAST_COST: Final = 0.01
@@ -71,7 +70,7 @@ def comfortable_bytes(subtree: Subtree, rereads: Rereads) -> tuple[int | None, s
     none_from, why_not = rereads.none_from()
     if none_from is None:
         return None, why_not
-    swapped = ledger.level(subtree, {"swap": 1})
+    swapped = swapped_out(subtree)
     found = none_from + ((swapped and swapped.peak()) or 0) + apart_bytes(subtree)
     return -(-found // rereads.page_size) * rereads.page_size, None
 

@@ -66,7 +66,8 @@ def unreclaimable_growth(subtree: Subtree, moments: Int64s) -> Int64s:
     Swapping out does not change it, to zswap neither. It is known even if the memory at the start is not.
     """
     change = ledger.change(subtree, _with_swap(subtree))
-    return change.at_each(moments) + _locked_files(subtree).at_each(moments)
+    counted = change.at_each(moments) + _locked_files(subtree).at_each(moments)
+    return counted - ledger.swap_cache(subtree).at_each(moments)
 
 
 def growth_within(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
@@ -255,9 +256,16 @@ _NEVER_SWAPPED: Final[ledger.Weights] = {"kernel": 1, "slab_reclaimable": -1, "s
 SWAP_ROOM_NOT_KNOWN: Final = "how much swap the cgroup could use is not known"
 
 
+def swapped_out(subtree: Subtree) -> Steps | None:
+    """Return the memory that was in swap alone, in bytes; None if it is not known what was there at the
+    start."""
+    swapped = ledger.level(subtree, {"swap": 1})
+    return None if swapped is None else ledger.total([swapped, ledger.swap_cache(subtree).negative()])
+
+
 def with_swapped(subtree: Subtree, kept: Steps) -> Steps:
     """Return `unreclaimable` memory with the memory that was in swap, in bytes."""
-    swapped = ledger.level(subtree, {"swap": 1})
+    swapped = swapped_out(subtree)
     return kept if swapped is None else ledger.total([kept, swapped])
 
 
@@ -280,7 +288,7 @@ def swap_room_bytes(subtree: Subtree) -> int | None:
 
 def unwritten(subtree: Subtree) -> Steps:
     """Return the page cache that was dirty or in writeback over time, in bytes, by the cgroup's samples."""
-    return sampled(subtree, ("file_dirty_bytes", "file_writeback_bytes"))
+    return ledger.sampled(subtree, ("file_dirty_bytes", "file_writeback_bytes"))
 
 
 _SLAB: Final[ledger.Weights] = {"slab_reclaimable": 1}
@@ -298,19 +306,3 @@ def dropped_slab_bytes(subtree: Subtree) -> int:
     freed = -int(np.minimum(bytes_[picked], 0).sum(dtype=np.int64))
     evicted_pages = subtree.evicted.pages_between(subtree.start_ns, end_ns(subtree.whole))
     return max(freed - evicted_pages * page_size(subtree.whole) // _OF_CACHE_DIVISOR, 0)
-
-
-def sampled(subtree: Subtree, added: tuple[str, ...], taken: tuple[str, ...] = ()) -> Steps:
-    """Return the sum of columns of the cgroup's samples less others, at least 0, over time, in bytes.
-
-    It is 0 before the first sample.
-    """
-    samples = subtree.samples
-    own = samples[integers(samples["cgroup_id"]) == subtree.cgroup_id]
-    whole = own[np.logical_and.reduce([known(own[name]) for name in (*added, *taken)])]
-    total: Int64s = np.zeros(len(whole), dtype=np.int64)
-    for name in added:
-        total = total + integers(whole[name])
-    for name in taken:
-        total = total - integers(whole[name])
-    return Steps(times_ns(whole), np.maximum(total, 0), 0)
