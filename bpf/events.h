@@ -411,6 +411,8 @@ struct task_event {
 	u64 start_ns; /* CLOCK_BOOTTIME */
 	u64 cgroup_id;
 	u64 exe_inode_id; /* the program that it executes; 0 = none, or not known */
+	u64 start_code;
+	u64 start_stack;
 	u32 tgid;
 	u32 ppid;
 	u32 uid;
@@ -418,7 +420,7 @@ struct task_event {
 	char comm[TRACER_COMM_LEN];
 	u8 pad[3];
 };
-_Static_assert(sizeof(struct task_event) == 64, "size");
+_Static_assert(sizeof(struct task_event) == 80, "size");
 
 /* One file, with its name as the kernel knows it. */
 struct inode_event {

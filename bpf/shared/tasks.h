@@ -31,6 +31,8 @@ SUBPROGRAM(emit_task)
 	record->start_ns = process_start(task);
 	record->cgroup_id = memcg_id(task_memcg(task));
 	record->exe_inode_id = inode_id(current_program());
+	record->start_code = READ(READ(task, mm), start_code);
+	record->start_stack = READ(READ(task, mm), start_stack);
 	record->tgid = READ(leader, tgid);
 	record->ppid = READ(READ(leader, real_parent), tgid);
 	record->uid = READ(READ(leader, cred), uid);

@@ -37,6 +37,7 @@ from tracer.capture.selection.traced_cgroups import TracedCgroups, find_recorder
 from tracer.capture.sigkill_rows import SigkillReports, SigkillRows
 from tracer.capture.symbols.cpython_names import PythonFrames
 from tracer.capture.symbols.kernel_names import KernelNames
+from tracer.capture.symbols.program_files import ProgramFiles
 from tracer.capture.symbols.stack_names import Stacks
 from tracer.capture.symbols.symbol_tables import BccSymbols, user_symbols
 from tracer.errors import TraceError
@@ -56,9 +57,17 @@ class Names:
     """Collects names and writes them; `cgroups` also receives the cgroups that are selected."""
 
     def __init__(
-        self, cgroups: CgroupRows, mounts: Mounts, stacks: Stacks, sink: RowSink, clock_offset_ns: int
+        self,
+        cgroups: CgroupRows,
+        mounts: Mounts,
+        stacks: Stacks,
+        sink: RowSink,
+        clock_offset_ns: int,
+        *,
+        programs: ProgramFiles,
     ) -> None:
         self.tasks = TaskRows()
+        self._programs = programs
         self._cgroups = cgroups
         self._inodes = InodeRows(mounts)
         self._stacks = stacks
@@ -69,7 +78,9 @@ class Names:
         """Add the tasks, files and cgroups of these records, given by stream."""
         self.tasks.reread_titles()
         self.tasks.take_events(waiting["task"], self._clock_offset_ns)
-        self._sink.append_rows("inodes", self._inodes.rows_for(waiting["inode"]))
+        inodes = self._inodes.rows_for(waiting["inode"])
+        self._programs.take(waiting["task"], inodes, self._clock_offset_ns)
+        self._sink.append_rows("inodes", inodes)
         actors = [waiting[stream.name][field] for stream in STREAMS for field in stream.actors]
         self._cgroups.require({value for ids in actors for value in ids.tolist()})
 
@@ -163,7 +174,8 @@ class Pipeline:
             self._kernel_log = owned.enter_context(closing(open_kernel_log()))
             self._kernel_names = KernelNames()
             python = PythonFrames(programs, events.warn) if options.stacks_bytes else None
-            self._stacks = Stacks(self._kernel_names.frames, user_symbols(BccSymbols), python)
+            ran = ProgramFiles()
+            self._stacks = Stacks(self._kernel_names.frames, user_symbols(BccSymbols, ran), python)
             owned.callback(self._stacks.close)
             self._sink = open_sink()
             self._owned = owned.pop_all()
@@ -174,7 +186,7 @@ class Pipeline:
         self._traced = TracedCgroups(
             programs, self._ledger.accounts, hierarchy, selection, cgroups, self._sampler, offset_ns
         )
-        self._names = Names(cgroups, mounts, self._stacks, self._sink, self._clock_offset_ns)
+        self._names = Names(cgroups, mounts, self._stacks, self._sink, offset_ns, programs=ran)
         self._kills = KillAssembly(programs, self._decoder, self._sink, self._names.tasks, self._stacks)
         self._sigkills = SigkillRows(self._decoder)
         self._sigkill_reports = SigkillReports()

@@ -271,6 +271,7 @@ TASK: Final = Record(
         Field("start_ns", "u64", "CLOCK_BOOTTIME"),
         Field("cgroup_id", "u64"),
         Field("exe_inode_id", "u64", "the program that it executes; 0 = none, or not known", null="zero"),
+        *_plain("u64", "start_code", "start_stack"),
         *_plain("u32", "tgid", "ppid", "uid"),
         Field("event", "u8", enumeration=enumerations.TASK_EVENT),
         Field("comm", "char", length="TRACER_COMM_LEN"),

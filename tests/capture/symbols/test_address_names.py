@@ -120,6 +120,28 @@ def test_impossible_address_ends_the_stack_of_any_process(world: World, is_known
         assert len(world.frames(7, [0x1234, impossible, 0x1311], ONE)) == 1
 
 
+def test_process_that_ended_before_its_mappings_were_read_has_the_names_of_its_program(world: World) -> None:
+    """A process may also run its next program by then, and be named by what it has mapped itself."""
+    asked = []
+
+    def table_of_ended(tgid: int, image: ExecImage) -> Table | None:
+        asked.append((tgid, image))
+        return world.table(tgid) if image == ONE else None
+
+    world.symbols = UserSymbols(world.table, world.proc, lambda: world.now_s, table_of_ended)
+    for _ in range(2):
+        assert world.frames(7, [0x1234, 0x77000], ONE) == ["f2.0 [work]", "0x77000"]
+    assert world.frames(8, [0x1234], OTHER) == ["0x1234"]
+    assert asked == [(7, ONE), (8, OTHER)]
+    world.runs(7, OTHER)
+    assert world.frames(7, [0x1310], ONE) == ["f3.0 [work]"], "the file is the same"
+    world.generation = 1
+    assert world.frames(7, [0x1310], OTHER) == ["f3.1 [work]"]
+    assert [table.generation for table in world.open] == [1]
+    world.symbols.close()
+    assert not world.open
+
+
 def test_code_of_a_compiler_ends_no_stack(world: World) -> None:
     """It makes memory executable at any time, and such code has no name without a perf map."""
     compiled = "c000-d000 rwxp 00000000 00:00 0\nd000-e000 rw-p 00000000 00:00 0\n"

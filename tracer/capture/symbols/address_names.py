@@ -178,7 +178,8 @@ class _Code:
 
 @dataclass
 class _Process:
-    """`of_tgid`: the process whose table it is. Processes that share a table share the names."""
+    """`of_tgid`: the process whose table it is. Processes that share a table share the names. `is_of_file`:
+    the table is of the program's file, and stays valid when the process ends or runs another program."""
 
     image: ExecImage
     code: _Code
@@ -187,6 +188,7 @@ class _Process:
     used_s: float = 0.0
     look_s: float = 0.0  # when to look at its mappings again
     names: dict[_Place, list[str]] = field(default_factory=dict)
+    is_of_file: bool = False
 
 
 class UserSymbols:
@@ -196,7 +198,8 @@ class UserSymbols:
     kept: each takes a child process, which holds what memory the recorder has changed since it was forked.
     The workers of a server, which are forked without an exec, share the table of one of them: they have the
     same files at the same addresses. Each has its own just-in-time compiler, so a process with one shares no
-    table. `now_s` is a clock.
+    table. `now_s` is a clock. `table_of_ended` makes a table for a process that no longer runs an image, of
+    what is known about its program; None: nothing is.
     """
 
     def __init__(
@@ -204,10 +207,12 @@ class UserSymbols:
         table_of: Callable[[int], ProcessTable],
         proc: Path = Path("/proc"),
         now_s: Callable[[], float] = time.monotonic,
+        table_of_ended: Callable[[int, ExecImage], ProcessTable | None] = lambda _tgid, _image: None,
     ) -> None:
         self._table_of = table_of
         self._proc = proc
         self._now_s = now_s
+        self._table_of_ended = table_of_ended
         self._known: dict[int, _Process] = {}  # by tgid, the last one needed last
 
     def name(
@@ -219,7 +224,9 @@ class UserSymbols:
         unwinding finds, if it can.
         """
         known = self._current(tgid, image, read_image(self._proc, tgid))
-        may_look = known is not None and read_image(self._proc, tgid) in (_NO_IMAGE, known.image)
+        may_look = known is not None and (
+            known.is_of_file or read_image(self._proc, tgid) in (_NO_IMAGE, known.image)
+        )
         if known is not None and copy is not None:
             unwound = _before_the_end(known.table.unwind(copy), known.code)
             addresses = joined(unwound, list(addresses))
@@ -234,6 +241,8 @@ class UserSymbols:
         """Return the process with a symbol table that is valid for `image`; None if there is none."""
         if image == now != _NO_IMAGE:
             self._look(tgid, image)
+        if not self._knows(tgid, image) and not self._runs(tgid, image):
+            self._look_back(tgid, image)
         if (known := self._known.pop(tgid, None)) is None:
             return None
         known.used_s = self._now_s()
@@ -286,6 +295,18 @@ class UserSymbols:
             known = made
         known.code = code
         known.look_s = look_s
+
+    def _look_back(self, tgid: int, image: ExecImage) -> None:
+        """Know what there is to be known of a process that no longer runs `image`."""
+        if (table := self._table_of_ended(tgid, image)) is None:
+            return
+        self._free_ended(tgid)
+        if tgid in self._known:
+            self._forget(tgid)
+        self._known[tgid] = _Process(image, _Code([], has_other=True), table, tgid, is_of_file=True)
+
+    def _knows(self, tgid: int, image: ExecImage) -> bool:
+        return tgid in self._known and self._known[tgid].image == image
 
     def _runs(self, tgid: int, image: ExecImage) -> bool:
         return read_image(self._proc, tgid) == image

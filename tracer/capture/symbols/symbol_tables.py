@@ -30,13 +30,16 @@ from typing import Any, Final, NoReturn
 
 from tracer.capture.symbols.address_names import (
     CodeTable,
+    ExecImage,
+    ProcessTable,
     Resolved,
     SourceFrame,
     StackCopy,
     SymbolTable,
     UserSymbols,
 )
-from tracer.capture.symbols.unwinding import Unwinder, why_not
+from tracer.capture.symbols.program_files import ProgramFile, ProgramFiles, open_program
+from tracer.capture.symbols.unwinding import OpenFile, Unwinder, why_not
 from tracer.errors import TracerError
 from tracer.kernel.anatomy.own_files import identity, open_file
 from tracer.kernel.process.children import end_child, end_with_parent
@@ -168,6 +171,31 @@ class CodeSymbols:
         return True
 
 
+class ProgramSymbols:
+    """A `CodeTable` of a process that is gone: the code of its program, without libraries.
+
+    Raises OSError or TracerError if the file is another one by now, or if libdw is missing.
+    """
+
+    def __init__(self, tgid: int, program: ProgramFile) -> None:
+        placed = open_program(program)
+        self._code = placed.code
+        self._unwinder = Unwinder(tgid, program=OpenFile(os.fsencode(program.path), placed.fd, placed.begin))
+
+    def resolve(self, address: int) -> Resolved:
+        """See `SymbolTable.resolve`."""
+        if not any(address in code for code in self._code):
+            return Resolved(None, address, None)
+        return self._unwinder.resolve(address)
+
+    def unwind(self, copy: StackCopy) -> list[int]:
+        """See `CodeTable.unwind`."""
+        return self._unwinder.unwind(copy)
+
+    def close(self) -> None:
+        """Free nothing: the child ends instead."""
+
+
 def _code_in_files(folder: Path) -> Sequence[tuple[int, int]]:
     """Return the address ranges of code that lies in files or in [vdso] (proc_pid_maps(5))."""
     try:
@@ -254,12 +282,21 @@ class SymbolProcess:
         end_child(self._child, self._socket, is_idle=self._is_ready)
 
 
-def user_symbols(table_of: Callable[[int], SymbolTable]) -> UserSymbols:
+def user_symbols(table_of: Callable[[int], SymbolTable], programs: ProgramFiles | None = None) -> UserSymbols:
     """Return names for addresses of processes; each table is made in a child, and completed by the perf map.
 
-    `table_of` makes the symbol table of the files that a process (tgid) has mapped.
+    `table_of` makes the symbol table of the files that a process (tgid) has mapped. `programs` knows which
+    files processes ran that are gone.
     """
-    return UserSymbols(lambda tgid: SymbolProcess(lambda: CodeSymbols(lambda: table_of(tgid), tgid)))
+
+    def table_of_ended(tgid: int, image: ExecImage) -> ProcessTable | None:
+        program = None if programs is None or why_not() is not None else programs.of(tgid, image)
+        return None if program is None else SymbolProcess(lambda: ProgramSymbols(tgid, program))
+
+    return UserSymbols(
+        lambda tgid: SymbolProcess(lambda: CodeSymbols(lambda: table_of(tgid), tgid)),
+        table_of_ended=table_of_ended,
+    )
 
 
 def _serve(make: Callable[[], CodeTable], fd: int) -> NoReturn:

@@ -17,6 +17,7 @@ import ctypes
 import os
 import stat
 import struct
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -157,13 +158,22 @@ class _File(NamedTuple):
     begin: int
 
 
+class OpenFile(NamedTuple):
+    """A file with code that is open, and the address of its beginning. libdw closes it."""
+
+    path: bytes
+    fd: int
+    begin: int
+
+
 class Unwinder:
     """Unwinds stacks of a process with the files that it has mapped now, and names their functions.
 
-    Raises OSError if they cannot be read, and TracerError if libdw can do nothing with them.
+    `program`: the one file, open, of a process that is gone. Raises OSError if they cannot be read, and
+    TracerError if libdw can do nothing with them.
     """
 
-    def __init__(self, tgid: int, proc: Path = _PROC) -> None:
+    def __init__(self, tgid: int, proc: Path = _PROC, program: OpenFile | None = None) -> None:
         self._dw = _library()
         self._demangler = _Demangler()
         self._lines = SourceLines(self._dw, self._demangler.name)
@@ -176,7 +186,7 @@ class Unwinder:
         absent = ctypes.cast(_ABSENT, _Pointer)
         self._callbacks = _Callbacks(absent, absent, None, None)
         self._dwfl = _Pointer(self._dw.dwfl_begin(ctypes.byref(self._callbacks)))
-        self._report(proc / str(tgid))
+        self._report(_mapped_files(proc / str(tgid)) if program is None else [program])
         self._thread = _ThreadCallbacks(
             _NextThread(self._next_thread),
             None,
@@ -246,15 +256,13 @@ class Unwinder:
         has_size = any(symbol.raw[_SYMBOL_SIZE_AT:])
         return (name, offset.value) if name is not None and (has_size or offset.value <= most) else None
 
-    def _report(self, folder: Path) -> None:
-        for file in _files(folder)[:_MOST_FILES]:
-            with suppress(OSError):
-                fd = _open(folder / "map_files" / file.link)
-                if not _has_lines(file.path, fd):
-                    self._without_lines.add(file.path)
-                name = ctypes.c_char_p(file.path)
-                if not self._dw.dwfl_report_elf(self._dwfl, name, name, fd, _Word(file.begin), False):
-                    os.close(fd)
+    def _report(self, files: Iterable[OpenFile]) -> None:
+        for path, fd, begin in files:
+            if not _has_lines(path, fd):
+                self._without_lines.add(path)
+            name = ctypes.c_char_p(path)
+            if not self._dw.dwfl_report_elf(self._dwfl, name, name, fd, _Word(begin), False):
+                os.close(fd)
         self._dw.dwfl_report_end(self._dwfl, None, None)
 
     def _next_thread(self, dwfl: int, argument: int, state: Any) -> int:
@@ -281,6 +289,13 @@ class Unwinder:
             return 1
         self._addresses.append(address.value)
         return int(len(self._addresses) >= _MOST_FRAMES)
+
+
+def _mapped_files(folder: Path) -> Iterator[OpenFile]:
+    """Yield the files that a process has mapped with code, as far as they can be opened."""
+    for file in _files(folder)[:_MOST_FILES]:
+        with suppress(OSError):
+            yield OpenFile(file.path, _open(folder / "map_files" / file.link), file.begin)
 
 
 def _files(folder: Path) -> list[_File]:

@@ -7,6 +7,7 @@ symbols.
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 import struct
@@ -29,6 +30,7 @@ _SECTION: Final = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL: Final = struct.Struct("<IBBHQQ")
 _ELF64_LITTLE: Final = (b"\x7fELF", 2, 1)
 _PT_LOAD: Final = 1
+_PF_X: Final = 1
 _SHT_SYMTAB: Final = 2
 _SHF_COMPRESSED: Final = 1 << 11
 _COMPRESSED: Final = struct.Struct("<I4xQ")  # Elf64_Chdr
@@ -74,7 +76,9 @@ class ElfFile:
         if max(segments, sections) > _MOST_PARTS or is_counted_elsewhere:
             raise ValueError("an ELF file of too many parts")
         loaded = [self.unpack(_SEGMENT, segments_at + at * segment_bytes) for at in range(segments)]
-        self._loaded = [(one[3], one[2], one[5]) for one in loaded if one[0] == _PT_LOAD]
+        loaded = [one for one in loaded if one[0] == _PT_LOAD]
+        self._loaded = [(one[3], one[2], one[5]) for one in loaded]
+        self._code = [range(one[3], one[3] + one[6]) for one in loaded if one[1] & _PF_X]
         self._sections = [self.unpack(_SECTION, sections_at + at * section_bytes) for at in range(sections)]
 
     def read(self, offset: int, size: int) -> bytes:
@@ -110,6 +114,23 @@ class ElfFile:
         """Return what to add to an address of the file, if its first mapping begins at `start`."""
         lowest = min((address for address, _, _ in self._loaded), default=0)
         return start - lowest if self._is_relocated else 0
+
+    def code(self) -> Sequence[range]:
+        """Return the addresses of the segments with code."""
+        return self._code
+
+    def begin(self) -> int:
+        """Return the address of the file's first byte, which need not be in a segment."""
+        return min((address - offset for address, offset, _ in self._loaded), default=0)
+
+    def shift_of_code(self, start_code: int) -> int | None:
+        """Return what to add to an address of the file, if the kernel has set mm_struct.start_code so for it:
+        to the lowest address with code (load_elf_binary() in fs/binfmt_elf.c); None: it cannot have."""
+        if not self._code:
+            return None
+        shift = start_code - min(one.start for one in self._code)
+        is_possible = shift >= 0 and shift % mmap.PAGESIZE == 0 if self._is_relocated else shift == 0
+        return shift if is_possible else None
 
     def offset(self, address: int) -> int | None:
         """Return the place in the file of an address of its segments; None if it is in none of them."""
