@@ -167,6 +167,18 @@ def test_node_gets_a_heap_that_leaves_room_for_the_rest(
     assert "Buffers" not in text
 
 
+@pytest.mark.parametrize(
+    ("options", "words"), [("", "without that option"), (None, "unless an option that is not known")]
+)
+def test_options_of_node_that_were_not_read_are_not_none(
+    filled: Any, options: str | None, words: str
+) -> None:
+    run_node(filled, "node a.js", v8_heap=59, anonymous=20)
+    if options is not None:
+        show(filled, "node", {"options": options})
+    assert f"it may grow to 256 MiB or more {words}" in advice(filled)
+
+
 def test_options_of_node_stand_for_a_later_look_without_them(filled: Any) -> None:
     """The process was killed before its environment was read, and after its mappings."""
     run_node(filled, "node a.js", v8_heap=30, anonymous=20)

@@ -329,5 +329,16 @@ def test_title_of_a_backend_is_shown(
     )
 
 
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [(b"A=1\0", ""), (b"A=1\0NODE_OPTIONS=--max-semi-space-size=7\0", "--max-semi-space-size=7")],
+)
+def test_environment_that_was_read_shows_the_options_or_that_there_are_none(
+    monkeypatch: pytest.MonkeyPatch, read: bytes, text: str
+) -> None:
+    monkeypatch.setattr(process_anatomy, "environment", lambda _process, _most_bytes: read)
+    assert [one.text for one in node_options(Path("7"))] == [text]
+
+
 def test_process_that_has_ended_shows_no_text(tmp_path: Path) -> None:
     assert [*node_options(tmp_path), *server_title(tmp_path)] == []

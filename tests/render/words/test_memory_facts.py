@@ -159,24 +159,35 @@ def test_go_that_was_not_read_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "names_functions", "words"),
+    ("option", "known", "names_functions", "words"),
     [
         (
             "--max-old-space-size=300",
+            False,
             True,
             "107 MiB in V8's heap (--max-old-space-size=300); 36 MiB outside of it: Buffers, code, stacks",
         ),
         (
             None,
             False,
+            True,
+            "107 MiB in V8's heap (its options are not all known); 36 MiB outside of it: Buffers, code, "
+            "stacks",
+        ),
+        (
+            None,
+            True,
+            False,
             "107 MiB in V8's heap (no --max-old-space-size); 36 MiB outside of it: Buffers, code, stacks; "
             "--perf-basic-prof would name its functions in `what grew`",
         ),
     ],
 )
-def test_node_says_what_is_outside_of_v8(option: str | None, names_functions: bool, words: str) -> None:
+def test_node_says_what_is_outside_of_v8(
+    option: str | None, known: bool, names_functions: bool, words: str
+) -> None:
     it: dict[str, Any] = {"pid": 7, "kind": "node", "heap_bytes": 107 * MIB, "outside_bytes": 36 * MIB}
-    it |= {"option": option, "names_functions": names_functions}
+    it |= {"option": option, "all_options_known": known, "names_functions": names_functions}
     assert list(of_runtimes([it], [runtime_facts_looked_at(180)])) == [("node", words)]
 
 

@@ -249,12 +249,14 @@ def _numbers_of_node(look: LookedAt) -> dict[str, Any]:
     if not heap:
         return {}
     _, _, arguments = (look.cmdline or "").partition(" ")
-    line = f"node {look.numbers().get('options', '')} {arguments}"
+    options = look.numbers().get("options")
+    line = f"node {options or ''} {arguments}"
     bound = heap_bound("node", line)
     return {
         "heap_bytes": heap,
         "outside_bytes": look.memory.anon_bytes() - heap,
         "option": bound and bound.option,
+        "all_options_known": options is not None and look.cmdline is not None,
         "old_space_max_bytes": bound and bound.set_bytes,
         "young_max_bytes": bound and bound.young_bytes,
         "names_functions": bool(_NAMES.search(line)),
@@ -262,7 +264,8 @@ def _numbers_of_node(look: LookedAt) -> dict[str, Any]:
 
 
 def _lines_of_node(it: Runtime, _memory: ProcessMemory) -> Iterator[tuple[str, str]]:
-    bound = it["option"] or "no --max-old-space-size"
+    none = "no --max-old-space-size" if it["all_options_known"] else "its options are not all known"
+    bound = it["option"] or none
     hint = "" if it["names_functions"] else f"; {_NAMES_FUNCTIONS} would name its functions in `what grew`"
     yield (
         "node",
@@ -291,7 +294,12 @@ def _advice_of_node(killed: Killed, node: Runtime) -> Iterator[str]:
     if room < _LEAST_HEAP_BYTES or (bound is not None and bound <= room):
         return
     if bound is None:
-        grows = f"it may grow to {size(_LEAST_OLD_BYTES)} or more without that option"
+        unless = (
+            "without that option"
+            if node["all_options_known"]
+            else "unless an option that is not known sets less"
+        )
+        grows = f"it may grow to {size(_LEAST_OLD_BYTES)} or more {unless}"
     else:
         grows = f"it may grow to {size(bound)} ({node['option']})"
     yield (

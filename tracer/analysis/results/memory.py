@@ -221,11 +221,12 @@ Runtime: TypeAlias = Mapping[str, Any]
 `outside_bytes`, the anonymous memory outside of the heap. `go`: the numbers of its runtime, `outside_bytes`,
 and `profile`, a tuple of HeapSite; `memory_limit_bytes` is None if none is set; `unread`: the reason if it
 has no numbers. `node`: `heap_bytes`, V8's heap, and `outside_bytes`; `option` and `old_space_max_bytes`,
-which it sets (null: it is not set); `young_max_bytes`, if an option sets the young generation;
-`names_functions`: whether it writes a perf map. `postgresql`: `title`; `own_bytes`, its anonymous memory;
-`touched_shared_bytes`. `glibc`: `arenas`, the heaps of malloc's arenas for threads;
-`arena_bytes`, what is present of them; the numbers of malloc, and `free_present_bytes`: whole free pages in
-its heaps that are present; `unused_present_bytes`: all that is present of its heaps and not handed out.
+which it sets (null: it is not set, or, unless `all_options_known`, not known); `young_max_bytes`, if an
+option sets the young generation; `names_functions`: whether it writes a perf map. `postgresql`: `title`;
+`own_bytes`, its anonymous memory; `touched_shared_bytes`. `glibc`: `arenas`, the heaps of malloc's arenas for
+threads; `arena_bytes`, what is present of them; the numbers of malloc, and `free_present_bytes`: whole free
+pages in its heaps that are present; `unused_present_bytes`: all that is present of its heaps and not handed
+out.
 """
 
 

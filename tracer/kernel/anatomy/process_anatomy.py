@@ -121,10 +121,10 @@ def _runtimes(
 
 
 def node_options(process: Path) -> Iterator[Shown]:
-    """Yield the options of a process (a directory of /proc) as one text; nothing if it has none."""
+    """Yield the options of a process (a directory of /proc) as one text; nothing if they cannot be read."""
     with suppress(OSError):
-        if options := parse_environment(environment(process, _MOST_ENVIRONMENT_BYTES)):
-            yield Shown("node", "options", text=" ".join(options))
+        options = parse_environment(environment(process, _MOST_ENVIRONMENT_BYTES))
+        yield Shown("node", "options", text=" ".join(options))
 
 
 def parse_environment(text: bytes) -> list[str]:
