@@ -24,6 +24,8 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import unrecorded_categories
 from tracer.analysis.explain.measure.findings import oom_disabled_ns, thrashed_ns
 
+_LEAST_BYTES: Final = 1 << 20
+"""Samples may differ by less between counters that no moment reads together."""
 _FROM_OUTSIDE_DIVISOR: Final = 10
 _PAUSE_DIVISOR: Final = 4
 _LEAST_PAUSE_NS: Final = 1_000_000_000
@@ -45,8 +47,8 @@ def held(subtree: Subtree, begin_ns: int, end_ns: int) -> Steps:
         ledger.change(subtree, {name: 1}).within(begin_ns, end_ns) for name in ("swap", "slab_reclaimable")
     )
     parts = [own, *([swapped] if len(swapped.times) or swapped.before else [])]
-    left_out = (ledger.swap_cache(subtree), ledger.lazily_freed(subtree))
-    parts += [one.negative().within(begin_ns, end_ns) for one in left_out if one.peak()]
+    counted = (ledger.swap_cache(subtree), ledger.lazily_freed(subtree))
+    parts += [one.negative().within(begin_ns, end_ns) for one in counted if (one.peak() or 0) >= _LEAST_BYTES]
     left = slab.at(end_ns) or 0
     if slab.peak() != left and "kernel" not in unrecorded_categories(subtree.whole):
         parts.append(
