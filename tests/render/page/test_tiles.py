@@ -93,8 +93,8 @@ def test_tiles_of_slowed_work_have_the_time_lost(new_held: Callable[..., Held]) 
     assert (bound.label, bound.value) == ("memory.high", "41 MiB")
     assert bound.note == r"/a\x1b; limit: 100 MiB"
     assert (lost.label, lost.value) == ("time lost", "86 %")
-    assert "86 % of the time" in survivor_facts.summary([slowed])
-    assert lost.note == "of the tasks' time, for 6 s: throttled"
+    assert "86 % of the active time" in survivor_facts.summary([slowed])
+    assert lost.note == "of the tasks' active time, for 6 s: throttled"
     above = replace(slowed, high_owner=HighOwner("/", None, 30 * MIB, 9, True))
     bound = tiles.of_survivor(above)[0]
     assert bound.value == "30 MiB" and r"/, an ancestor of /a\x1b, was above its memory.high" in bound.note

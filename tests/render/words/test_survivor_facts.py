@@ -67,9 +67,9 @@ def high_owner(mib: int | None, cgroup: str | None = "/memcg-tracer-78-anon") ->
 
 def test_answer_for_a_livelock_says_what_the_time_is_spent_on(held: Held) -> None:
     assert survivor_facts.summary([crawling(held)]) == (
-        "For the last 30 s, 4 cc1plus spent 97 % of the time reading /usr/lib/gcc/cc1plus again; no OOM kill "
-        "will end this. /memcg-tracer-78-anon had too little memory for its files at its limit of 100 MiB: "
-        "2.9 GiB of page cache was evicted, 2.8 GiB of it read again."
+        "For the last 30 s, 4 cc1plus spent 97 % of the active time reading /usr/lib/gcc/cc1plus again; no "
+        "OOM kill will end this. /memcg-tracer-78-anon had too little memory for its files at its limit of "
+        "100 MiB: 2.9 GiB of page cache was evicted, 2.8 GiB of it read again."
     )
 
 
@@ -102,10 +102,13 @@ def test_answer_says_that_nothing_will_kill_only_if_memory_is_flat(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"delayed": (Delayed("node", 1, 9.0),)}, "For the last 30 s, node spent 97 % of the time reading"),
+        (
+            {"delayed": (Delayed("node", 1, 9.0),)},
+            "For the last 30 s, node spent 97 % of the active time reading",
+        ),
         ({"delayed": (Delayed("node", 1, 9.0), Delayed("sh", 1, 8.0))}, "node and 1 more spent 97 % of"),
         ({"delayed": (Delayed("a\x1b", 12, 9.0), Delayed("b", 2, 1.0))}, "12 a\\x1b and 2 more spent "),
-        ({"delayed": ()}, "30 s, the tasks spent 97 % of the time"),
+        ({"delayed": ()}, "30 s, the tasks spent 97 % of the active time"),
         ({"files": (), "refaulted_bytes": 0}, "reading evicted files again"),
         ({"refaulted_bytes": 9000 * MIB}, "reading /usr/lib/gcc/cc1plus and other files again"),
         ({"lost": LostTime(9.0, 5.0, 0.0, 0.0, 0.0, 1.0, 1.0)}, "time in reclaim and reading /usr"),
@@ -126,7 +129,9 @@ def test_answer_for_tasks_that_recovered_promises_no_livelock(held: Held) -> Non
     crawl = crawling(held).progress.crawl
     assert crawl is not None
     text = survivor_facts.summary([crawling(held, crawl=replace(crawl, lasts=False))])
-    assert text.startswith("For 30 s, 4 cc1plus spent 97 % of the time reading /usr/lib/gcc/cc1plus again. ")
+    assert text.startswith(
+        "For 30 s, 4 cc1plus spent 97 % of the active time reading /usr/lib/gcc/cc1plus again. "
+    )
     assert " had too little memory for its files at its limit of 100 MiB: " in text
     assert "no OOM kill will" not in text
     assert text.endswith("No OOM kill ends such work: there is always page cache to evict.")
@@ -135,8 +140,8 @@ def test_answer_for_tasks_that_recovered_promises_no_livelock(held: Held) -> Non
 @pytest.mark.parametrize(
     ("delayed", "words"),
     [
-        ((Delayed("python", 1, 9.0),), "For 30 s, python spent 97 % of the time throttled: "),
-        ((), "For 30 s, the tasks spent 97 % of the time throttled: "),
+        ((Delayed("python", 1, 9.0),), "For 30 s, python spent 97 % of the active time throttled: "),
+        ((), "For 30 s, the tasks spent 97 % of the active time throttled: "),
     ],
 )
 def test_answer_for_tasks_that_were_throttled_is_in_the_past(
@@ -159,8 +164,8 @@ def test_answer_for_tasks_that_were_throttled_is_in_the_past(
 def test_answer_for_throttled_tasks_names_memory_high(held: Held) -> None:
     one = crawling(held, state="throttled", high_owner=high_owner(90), psi_some_share=0.5)
     assert survivor_facts.summary([one]) == (
-        "For the last 30 s, 4 cc1plus spent 97 % of the time throttled: /memcg-tracer-78-anon was above its "
-        "memory.high of 90 MiB, which slows tasks and never kills."
+        "For the last 30 s, 4 cc1plus spent 97 % of the active time throttled: /memcg-tracer-78-anon "
+        "was above its memory.high of 90 MiB, which slows tasks and never kills."
     )
     facts = dict(survivor_facts.held(one))
     assert facts["memory.high"] == "90 MiB, exceeded 1,200 times: above it, tasks are throttled, never killed"
@@ -168,7 +173,9 @@ def test_answer_for_throttled_tasks_names_memory_high(held: Held) -> None:
     assert "reads (nearly) nothing again, if memory.high is no lower" in facts["minimum limit"]
     assert "memory.high" not in dict(survivor_facts.held(held))["minimum limit"]
     assert "memory.high" not in dict(survivor_facts.held(held))["evicted"]
-    assert facts["pressure"] == "some task waited for memory 50 % of the time (PSI)"
+    assert facts["pressure"] == (
+        "some task waited for memory 50 % of the whole trace, idle time included (PSI)"
+    )
     assert "memory.high" not in dict(survivor_facts.held(replace(one, high_owner=None)))
 
 
@@ -241,8 +248,8 @@ def test_answer_for_throttled_tasks_says_whose_memory_high_it_is(
 ) -> None:
     one = crawling(held, state="throttled", high_owner=owner)
     assert survivor_facts.summary([one]) == (
-        f"For the last 30 s, 4 cc1plus spent 97 % of the time throttled: {clause}, which slows tasks and "
-        "never kills."
+        f"For the last 30 s, 4 cc1plus spent 97 % of the active time throttled: {clause}, which slows "
+        "tasks and never kills."
     )
     expected = None if fact is None else f"{fact}: above it, tasks are throttled, never killed"
     for facts in (survivor_facts.held(one), survivor_facts.in_brief(one)):
@@ -253,11 +260,11 @@ def test_facts_of_a_livelock_have_its_state_lost_time_work_and_files(held: Held)
     facts = list(survivor_facts.held(crawling(held)))
     named = dict(facts)
     assert named["state"] == (
-        "thrashing: 97 % of the tasks' time was lost in the 30 s from 2025-11-24 23:40:00.000000 UTC"
+        "thrashing: 97 % of the tasks' active time was lost in the 30 s from 2025-11-24 23:40:00.000000 UTC"
     )
     assert named["lost time"] == (
-        "91 % of all the time of the tasks: 1 min 40 s reading again what had been evicted, 2 s in reclaim "
-        "(waits for a CPU left out)"
+        "91 % of all the active time of the tasks: 1 min 40 s reading again what had been evicted, 2 s in "
+        "reclaim (waits for a CPU left out)"
     )
     assert named["work"] == "3.10 s of CPU time outside of reclaim, and 500 ms of reading"
     waiter = Waiter(7, "cc1plus", 3000.0, {"reclaim": 3000.0})

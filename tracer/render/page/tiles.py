@@ -43,7 +43,7 @@ def of_survivor(one: Held) -> tuple[Tile, Tile, Tile]:
         used = Tile(
             "time lost",
             units.in_percent(crawl.lost_share),
-            f"of the tasks' time, for {lasted}: {state}",
+            f"of the tasks' active time, for {lasted}: {state}",
         )
     return _bound(one), used, Tile("cushion", f"{units.size(one.evicted_bytes)} evicted", _again(one))
 

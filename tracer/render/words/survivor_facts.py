@@ -225,7 +225,10 @@ def _stuck(since: pd.Timestamp) -> str:
 
 
 def _progress(one: Held) -> Iterator[Fact]:
-    """Yield the state, the lost time by its parts, the work, and the memory pressure."""
+    """Yield the state, the lost time by its parts, the work, and the memory pressure.
+
+    The active time of tasks is their lost time, their work and their first reads: no idle waits.
+    """
     it = one.progress
     if it.state is None or it.lost is None:
         return
@@ -234,7 +237,7 @@ def _progress(one: Held) -> Iterator[Fact]:
         seconds = (it.crawl.end - it.crawl.begin).total_seconds()
         yield (
             "state",
-            f"{it.state}: {units.in_percent(it.crawl.lost_share)} of the tasks' time was lost in the "
+            f"{it.state}: {units.in_percent(it.crawl.lost_share)} of the tasks' active time was lost in the "
             f"{units.duration(seconds)} from {shown_time(it.crawl.begin)}",
         )
     parts = [
@@ -243,7 +246,7 @@ def _progress(one: Held) -> Iterator[Fact]:
         if ms
     ]
     if it.lost_share is not None:
-        time = "all the time of the tasks" if it.crawl else "the tasks' time"
+        time = f"{'all ' if it.crawl else ''}the active time of the tasks"
         yield "lost time", f"{units.in_percent(it.lost_share)} of {time}: {', '.join(parts) or 'none'}"
     first = (
         f", and {units.duration(it.lost.first_read_ms / 1000)} of reading" if it.lost.first_read_ms else ""
@@ -253,7 +256,8 @@ def _progress(one: Held) -> Iterator[Fact]:
     if one.psi_some_share:
         yield (
             "pressure",
-            f"some task waited for memory {units.in_percent(one.psi_some_share)} of the time (PSI)",
+            f"some task waited for memory {units.in_percent(one.psi_some_share)} of the whole trace, "
+            "idle time included (PSI)",
         )
 
 
@@ -312,7 +316,8 @@ def _crawl(one: Held) -> str:
     assert crawl is not None
     last = "the last " if crawl.lasts else ""
     span = f"{last}{units.duration((crawl.end - crawl.begin).total_seconds())}"
-    spent = f"For {span}, {_who(one.progress.delayed)} spent {units.in_percent(crawl.lost_share)} of the time"
+    share = units.in_percent(crawl.lost_share)
+    spent = f"For {span}, {_who(one.progress.delayed)} spent {share} of the active time"
     if one.progress.state == "throttled":
         return f"{spent} throttled: {above_high(one)}, which slows tasks and never kills."
     outlook = f"; {_outlook(crawl)}" if crawl.lasts else ""
