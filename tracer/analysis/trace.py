@@ -49,7 +49,7 @@ class AnalysedTrace(Trace):
 
     @cached_property
     def evicted(self) -> Evicted:
-        """Return the page cache that reclaim took from cgroups: `tracer.analysis.core.subtree.Evicted`."""
+        """Return the page cache that reclaim took from cgroups: `tracer.analysis.core.evicted.Evicted`."""
         from tracer.analysis.core.evicted import Evicted
 
         return Evicted.from_events(self.cache_events, self.tasks)
@@ -84,7 +84,7 @@ class AnalysedTrace(Trace):
 
     @cached_property
     def refaulted(self) -> Refaulted:
-        """Return the refaults of cgroups, in order of time: `tracer.analysis.core.subtree.Refaulted`."""
+        """Return the refaults of cgroups, in order of time: `tracer.analysis.core.evicted.Refaulted`."""
         from tracer.analysis.views import refaults
 
         return refaults.refaulted(self)

@@ -54,7 +54,7 @@ _MOST_SAID: Final = 64 << 10
 class TopOptions:
     """The settings of a live view of `cgroups` (all if empty), updated every `interval_s`.
 
-    The view ends after `intervals`; None: when the user ends it. `sort` is one of `list_columns.SORT_KEYS`.
+    The view ends after `intervals`; None: when the user ends it. `sort` is one of `quantities.SORT_KEYS`.
     Traces are written to `directory`, which is removed at the end if no trace was written.
     """
 

@@ -81,7 +81,7 @@ _SECTIONS: Final = {
     "summary": "the constraint and the cgroups",
     "kill": "the kill",
 }
-"""Part of a report (`kernel.kmsg.log_report.SECTIONS`) -> its contents."""
+"""Part of a report (`kernel.kmsg.report.log_report.SECTIONS`) -> its contents."""
 
 
 def when_logged(place: KernelLogPlace | None) -> str:

@@ -114,7 +114,7 @@ def at_kill(
     ledger.
 
     `usage_table` is the table of the page counter `total`, and `origins` are those of what is not the
-    sample's own (`kernel_log.comparison.Origins`).
+    sample's own (`kernel_log.comparison.Told.origins`).
 
     `is_logged`: the sample is from the kernel log. Its memory.stat lags where the limit owner has children
     (seen on 6.18: 19 of 31 MiB), and the ledger may lack the last 10 ms. The page counter `total` does not
