@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from support.clusters.fake_kubectl import Cluster, node, pod, recorder
+from support.clusters.fake_kubectl import LAST, Cluster, node, pod, recorder
 from support.schemas import require_form
 from synthetic.oom_log import Dump
 
@@ -31,13 +31,6 @@ DEPLOY: Final = Path(__file__).parents[2] / "docs/deploy/kubernetes"
 UID: Final = "1c2f3e4d-5b6a-4980-9abc-def012345678"
 OTHER_UID: Final = "2c2f3e4d-5b6a-4980-9abc-def012345678"
 SLICE: Final = f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID.replace('-', '_')}.slice"
-LAST: Final = {
-    "exitCode": 137,
-    "reason": "OOMKilled",
-    "startedAt": "2026-11-30T06:00:00Z",
-    "finishedAt": "2026-11-30T06:10:07Z",
-    "containerID": "containerd://0",
-}
 NO_KILL: Final = {
     "error": "memcg-tracer: error: there is no trace 'shop/web', nor one with a kill of that name in "
     "/var/lib/memcg-tracer/ and traces/; the kernel log (dmesg) shows no kill either\n",

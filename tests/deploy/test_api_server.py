@@ -16,7 +16,7 @@ import pytest
 import yaml
 from support.clusters import api_server
 from support.clusters.api_server import ApiServer, Kubelet
-from support.clusters.fake_kubectl import node, pod, recorder
+from support.clusters.fake_kubectl import LAST, node, pod, recorder
 from support.slowdown import SLOWDOWN
 from synthetic.oom_log import Dump
 
@@ -30,13 +30,6 @@ pytestmark = [pytest.mark.skipif(MISSING is not None, reason=str(MISSING)), pyte
 DEPLOY: Final = Path(__file__).parents[2] / "docs/deploy"
 ACCOUNT: Final = "system:serviceaccount:memcg-tracer:memcg-tracer"
 NOON_NS: Final = 1_795_694_400_000_000_000  # 2026-11-26T12:00:00Z
-LAST: Final = {
-    "exitCode": 137,
-    "reason": "OOMKilled",
-    "startedAt": "2026-11-30T06:00:00Z",
-    "finishedAt": "2026-11-30T06:10:07Z",
-    "containerID": "containerd://0",
-}
 RIGHTS: Final = {
     "shop": [(["get", "list"], "pods")],
     "memcg-tracer": [(["get", "list"], "pods"), (["create"], "pods/exec")],

@@ -17,6 +17,15 @@ TRACER_NAMESPACE: Final = "memcg-tracer"
 REFUSED: Final = "error dialing backend: dial tcp 10.0.0.7:10250: connect: no route to host"
 """What the API server says about a node that it cannot reach."""
 
+LAST: Final = {
+    "exitCode": 137,
+    "reason": "OOMKilled",
+    "startedAt": "2026-11-30T06:00:00Z",
+    "finishedAt": "2026-11-30T06:10:07Z",
+    "containerID": "containerd://0",
+}
+"""The last state of a container that the OOM killer ended."""
+
 
 def pod(name: str, namespace: str, node: str | None, uid: str, **options: Any) -> dict[str, Any]:
     """Return a pod with one container that runs; `last` is the `terminated` state of its run before."""

@@ -13,6 +13,16 @@ KILL_S = 89.5
 LIMIT = 150 * MIB
 
 
+def kill(trace: Any) -> None:
+    """Record the kill of the compiler in cgroup 7, at its limit."""
+    record_kill(
+        trace,
+        KILL_S,
+        **{"limit_owner_cgroup_id": 7, "trigger_cgroup_id": 7, "cgroup_id": 7, "pid": 40, "tgid": 40},
+        **{"limit_bytes": LIMIT, "usage_bytes": LIMIT, "comm": "cc1plus"},
+    )
+
+
 def grown_then_thrashing(trace: Any, *, until_s: int = 89) -> None:
     """Record cgroup 7, in which anon grows by 134 MiB within 5 s, and its tasks then read their program again
     for 84 s, up to the kill at 89.5 s; anon grows by 9 MiB meanwhile."""
@@ -24,12 +34,7 @@ def grown_then_thrashing(trace: Any, *, until_s: int = 89) -> None:
     trace.charged(5, 7, "file", -34 * MIB, **read)
     for step in range(9):
         trace.charged(10 + 8 * step, 7, "anon", MIB, **read)
-    record_kill(
-        trace,
-        KILL_S,
-        **{"limit_owner_cgroup_id": 7, "trigger_cgroup_id": 7, "cgroup_id": 7, "pid": 40, "tgid": 40},
-        **{"limit_bytes": LIMIT, "usage_bytes": LIMIT, "comm": "cc1plus"},
-    )
+    kill(trace)
 
 
 def test_thrashing_until_the_kill_is_told(trace: Any) -> None:
@@ -72,12 +77,7 @@ def test_pace_leaves_out_the_time_of_swapping(trace: Any) -> None:
         )
         ends = {"begin": trace.ns(second), "time": trace.ns(second + 1)}
         trace.add("task_time", **ends, cgroup_id=7, cpu_ns=1_000_000_000)
-    record_kill(
-        trace,
-        KILL_S,
-        **{"limit_owner_cgroup_id": 7, "trigger_cgroup_id": 7, "cgroup_id": 7, "pid": 40, "tgid": 40},
-        **{"limit_bytes": LIMIT, "usage_bytes": LIMIT, "comm": "cc1plus"},
-    )
+    kill(trace)
     assert "in which tasks hardly ran" in only_report(trace).sizing.pace
 
 
@@ -94,12 +94,7 @@ def test_slow_growth_of_tasks_that_ran_is_told(trace: Any) -> None:
         trace.charged(
             1 + step * 80 / 134, 7, "anon", MIB, **read | {"usage_bytes": min(80 + step, 150) * MIB}
         )
-    record_kill(
-        trace,
-        KILL_S,
-        **{"limit_owner_cgroup_id": 7, "trigger_cgroup_id": 7, "cgroup_id": 7, "pid": 40, "tgid": 40},
-        **{"limit_bytes": LIMIT, "usage_bytes": LIMIT, "comm": "cc1plus"},
-    )
+    kill(trace)
     (it,) = numbers_of(only_report(trace).verdict.contributing, "slow_growth")
     assert it["rise_ns"] > 60e9
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from analysis.explain.sizing.test_demand import OF_COMMAND, UNSEEN
 from analysis.views.test_miss_curve import misses_of_lru
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,12 +20,6 @@ from tracer.schema import UNLIMITED_BYTES
 
 PAGE = 4096
 MIB = 1 << 20
-UNSEEN = 2 * (64 * PAGE + (256 << 10))
-OF_COMMAND: dict[str, Any] = {
-    "filters": {"asked": [], "command": ["work"]},
-    "end_reason": "command_ended",
-    "command_status": 0,
-}
 PAGES = 256
 """The pages of what the list takes in and gives up at once: 1 MiB."""
 
