@@ -404,9 +404,6 @@ def _merged(frame: CodeFrame) -> CodeFrame:
 
 
 def _frozen(node: _Node, least_bytes: int) -> tuple[Growth, ...]:
-    below = sorted(_large(node.below.values(), least_bytes), key=lambda one: -one.bytes)
+    large = (one for one in node.below.values() if one.bytes >= least_bytes)
+    below = sorted(large, key=lambda one: -one.bytes)
     return tuple(Growth(heaviest(one.lines), one.what, one.bytes, _frozen(one, least_bytes)) for one in below)
-
-
-def _large(nodes: Iterable[_Node], least_bytes: int) -> Sequence[_Node]:
-    return [node for node in nodes if node.bytes >= least_bytes]

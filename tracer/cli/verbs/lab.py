@@ -164,12 +164,9 @@ def _show_experiments(as_json: bool) -> None:
 
     table = Rows(("name", "<"), ("expected", "<"), ("what happens", "<"))
     for experiment in EXPERIMENTS.values():
-        table.add_row(experiment.name, _label(experiment), experiment.summary)
+        expected = experiment.cause or experiment.state or "no kill"
+        table.add_row(experiment.name, expected, experiment.summary)
     write(sys.stdout, [table])
-
-
-def _label(experiment: Experiment) -> str:
-    return experiment.cause or experiment.state or "no kill"
 
 
 def _show_outcome(outcome: Outcome) -> None:

@@ -250,7 +250,7 @@ def _view(stretch: Stretch, origin: pd.Timestamp, counted: Callable[[float], str
     rows = list(zip(*levels.values(), *flows_of_row.values(), strict=True))
     return View(
         stretch.words,
-        f"{_point(step_s)} {stretch.note}".strip(),
+        f"One point is {units.round_duration(step_s)}. {stretch.note}".strip(),
         tuple(panels),
         tuple(_marks(markers, timeline, origin)),
         tuple(_moments(begin, end, counted)),
@@ -261,10 +261,6 @@ def _view(stretch: Stretch, origin: pd.Timestamp, counted: Callable[[float], str
         tuple(levels),
         tuple(rows[row][: len(levels)] for row in picked(len(rows))),
     )
-
-
-def _point(step_s: float) -> str:
-    return f"One point is {units.round_duration(step_s)}."
 
 
 def _memory(timeline: pd.DataFrame, x: Floats) -> Panel:

@@ -53,7 +53,7 @@ def in_full(it: Grown) -> Iterator[Fact]:
     """Yield all frames of each code, innermost function first."""
     for number, one in enumerate(it.code):
         note = "" if number else _notes(it)
-        heading = f"{_share(one)}, {units.size(one.bytes)} of {_of(one)}: {_who(one.process)}{note}"
+        heading = f"{_share(one)}, {units.size(one.bytes)} of {_OF[one.of]}: {_who(one.process)}{note}"
         yield "" if number else LABEL, heading
         yield from (("", f"  {frame(inner)}") for inner in one.frames)
         yield from (("", f"    {percent(caller.share)} by {frame(caller.frame)}") for caller in one.callers)
@@ -117,10 +117,6 @@ def kinds_in_words(kinds: Sequence[str]) -> str:
     """Return kinds of memory (anon, shmem, file, kernel) as "anonymous memory and page cache"."""
     *first, last = (_OF[kind] for kind in kinds)
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def _of(one: GrownCode) -> str:
-    return _OF[one.of]
 
 
 def _who(process: GrownProcess) -> str:
