@@ -26,8 +26,7 @@ from tracer.top.details import FILES
 from tracer.top.feed import NOTE, Decision, with_decision
 from tracer.top.files_now import FilesReader
 from tracer.top.recording_view import RecordingView
-from tracer.top.screen.coloured_output import lines_of_output
-from tracer.top.screen.paint import Painter
+from tracer.top.screen.paint import Painter, lines_of_output
 from tracer.top.screen.terminal import Terminal
 from tracer.top.view_state import EXPLAIN, QUIT, READ, REDRAW, WRITE, ViewState, arranged, reduce
 from tracer.trace import layout

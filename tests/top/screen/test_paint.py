@@ -1,16 +1,24 @@
-"""Painting: only lines that changed are sent, in the colours that are allowed."""
+"""Painting: only lines that changed are sent, in the colours that are allowed.
+
+The output of a verb keeps its colours, and nothing else of its sequences.
+"""
 
 from __future__ import annotations
 
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.color import Color
 from rich.style import Style
+from rich.text import Text
 from support.contrast import contrast
 
+from tracer.render.terminal.console import to_text
+from tracer.render.words.escape import visible
 from tracer.top.screen.cells import Line, Span, padded
-from tracer.top.screen.paint import STYLES, Painter
+from tracer.top.screen.paint import STYLES, Painter, lines_of_output
 
 FRAME: list[Line] = [(Span("head", "head"),), (Span("a", "kill"), Span("b")), (Span("foot", "dim"),)]
 
@@ -55,3 +63,31 @@ def test_padding_goes_on_with_the_ground_of_the_last_style() -> None:
     assert padded((Span("ab", "head"),), 4) == (Span("ab", "head"), Span("  ", "head"))
     assert padded((Span("漢字", "kill"),), 3) == (Span("漢 ", "kill"),)
     assert padded((), 2) == (Span("  "),)
+
+
+def test_colours_of_a_verb_are_sent_again() -> None:
+    text = Text("Cause: ").append("memory grew", "bold color(208)").append(" (", "dim").append("x)")
+    lines = lines_of_output(to_text([text, "plain"], columns=80, colour=True).rstrip())
+    assert lines == (
+        (Span("Cause: "), Span("memory grew", "bold color(208)"), Span(" (", "dim"), Span("x)")),
+        (Span("plain"),),
+    )
+    painted = Painter(colour=True).line(lines[0])
+    assert "\x1b[1;38;5;208mmemory grew\x1b[0m" in painted
+    assert "38;5" not in Painter(colour=False).line(lines[0])
+
+
+def test_links_and_other_sequences_are_left_out() -> None:
+    hostile = "a\x1b]8;;http://x\x1b\\b\x1b]8;;\x1b\\c\x1b[2Jd\x1b[10;10He\x07f\x1b]0;title\x1b\\g"
+    ((*spans,),) = lines_of_output(hostile)
+    assert "".join(span.text for span in spans) == "abcdefg"
+    assert not any(span.style for span in spans)
+
+
+@given(st.text(st.sampled_from("ab \x1b[]0;1m38520H\\\x07\r\t\n\x9b\u202e\u2028漢"), max_size=40))
+def test_whatever_comes_is_printable(output: str) -> None:
+    painter = Painter(colour=False)
+    for line in lines_of_output(output):
+        for span in line:
+            assert span.text == visible(span.text)
+        painter.line(line)

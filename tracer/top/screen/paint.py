@@ -1,15 +1,18 @@
-"""Turns lines into escape sequences. Only changed lines are sent again."""
+"""Lines as escape sequences, of which only changed ones are sent again, and the output of a verb as lines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from rich.ansi import AnsiDecoder
 from rich.color import ColorSystem
 from rich.style import Style
+from rich.text import Text
 
 from tracer.categories import LAYERS
-from tracer.top.screen.cells import Line
+from tracer.render.words.escape import visible
+from tracer.top.screen.cells import Line, Span
 
 STYLES: Final[Mapping[str, str]] = {
     "": "none",
@@ -75,3 +78,25 @@ def _definition(name: str, colour: bool) -> str:
     if name in _PLAIN:
         return _PLAIN[name]
     return " ".join(word for word in definition.split() if word in _ATTRIBUTES) or "none"
+
+
+def lines_of_output(output: str) -> tuple[Line, ...]:
+    """Return text with colours (sequences of SGR) as lines.
+
+    Links, control characters and other sequences are left out.
+    """
+    decode = AnsiDecoder().decode_line
+    return tuple(tuple(_spans(decode(line.expandtabs()))) for line in output.split("\n"))
+
+
+def _spans(line: Text) -> Iterator[Span]:
+    at = 0
+    for span in line.spans:
+        if span.start > at:
+            yield Span(visible(line.plain[at : span.start]))
+        style = span.style if isinstance(span.style, Style) else Style.parse(span.style)
+        definition = str(style.update_link(None))
+        yield Span(visible(line.plain[span.start : span.end]), "" if definition == "none" else definition)
+        at = span.end
+    if at < len(line.plain):
+        yield Span(visible(line.plain[at:]))
