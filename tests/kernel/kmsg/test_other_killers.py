@@ -131,8 +131,36 @@ def test_process_that_is_sent_a_signal_twice_is_killed_once() -> None:
     [
         ("systemd[1]: a.service: A process of this unit has been killed by the OOM killer", "systemd"),
         ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the", "Slurm"),
+        ("systemd[1]: a.service: Failed with result 'oom-kill'.", "systemd"),
+        ('level=info msg="TaskOOM event &TaskOOM{ContainerID:4f2a,XXX_unrecognized:[],}"', "containerd"),
+        (r'level=info msg="TaskOOM event container_id:\"4f2a\""', "containerd"),
+        ("      Reason:       OOMKilled", "Kubernetes or Docker"),
+        ('"terminated": {"exitCode": 137, "reason": "OOMKilled"}', "Kubernetes or Docker"),
+        ("web-0   0/1   OOMKilled   3 (20s ago)   5m", "Kubernetes or Docker"),
+        ('"OOMKilled": true,', "Kubernetes or Docker"),
     ],
 )
 def test_reporter_of_a_kill_by_the_oom_killer_is_named(line: str, reporter: str) -> None:
     found = other_killers.kill(line, 1)
     assert found is not None and found.is_by_oom_killer and found.reporter == reporter
+    named = ("a.service", "StepId=7.0", "4f2a", "web-0")
+    assert found.victim == next((name for name in named if name in line), None)
+
+
+@pytest.mark.parametrize(
+    "line", ['"OOMKilled": false,', "restarts of OOMKilled pods", "oom-kill:constraint=CONSTRAINT_MEMCG"]
+)
+def test_line_without_a_kill_of_a_container_is_none(line: str) -> None:
+    assert other_killers.kill(line, 1) is None
+
+
+def test_result_of_a_unit_is_no_further_kill() -> None:
+    killed = "systemd[1]: a.service: A process of this unit has been killed by the OOM killer."
+    by_oomd = "systemd-oomd[7]: Killed /system.slice/b.service due to memory pressure"
+    results = [f"systemd[1]: {unit}.service: Failed with result 'oom-kill'." for unit in "abca"]
+    lines = [killed, results[0], by_oomd, *results[1:]]
+    found = [one for at, line in enumerate(lines) if (one := other_killers.kill(line, at)) is not None]
+    told = [(one.victim, one.killer) for one in other_killers.without_copies(found)]
+    either = "kernel/systemd-oomd"
+    assert told[:2] == [("a.service", "kernel"), ("/system.slice/b.service", "systemd-oomd")]
+    assert told[2:] == [("c.service", either), ("a.service", either)]

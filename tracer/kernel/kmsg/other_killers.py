@@ -1,9 +1,9 @@
 """Kills in a log that have no report of the kernel's OOM killer.
 
 User-space killers (systemd-oomd, oomd, earlyoom, nohang, the kubelet, Talos, lmkd) and Android's old driver
-lowmemorykiller kill before the OOM killer has to. Each writes its reason in its own kind of line. systemd and
-Slurm write a line about a kill by the OOM killer in one of their units or job steps, even if the kernel's own
-lines are in another log.
+lowmemorykiller kill before the OOM killer has to. Each writes its reason in its own kind of line. systemd,
+Slurm, containerd, Docker and Kubernetes report a kill by the OOM killer in one of their units, job steps or
+containers, even if the kernel's own lines are in another log.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ _MOST_CHARACTERS: Final = 4096
 WORDS: Final = re.compile(
     r"oomd|earlyoom|[sS]end(?:ing)? SIG|[Ee]viction manager|Evicted|lowmemorykiller|lmkd"
     r"|killed by the OOM killer|[kK]illing process .{1,80}signal|slurmstepd"
+    r"|result 'oom-kill'|TaskOOM|OOMKilled"
 )
 """Words, at least one of which is in each line about such a kill."""
 
 _PARTS: Final = (
     *("oomd", "earlyoom", "end SIG", "ending SIG", "viction manager", "Evicted"),
     *("lowmemorykiller", "lmkd", "killed by the OOM killer", "illing process ", "slurmstepd"),
+    *("result 'oom-kill'", "TaskOOM", "OOMKilled"),
 )
 """Parts of `WORDS`, at least one of which is in each text with one of them. A search for them takes a tenth
 of the time."""
@@ -34,7 +36,11 @@ _DRIVER: Final = "lowmemorykiller"
 replaced the driver, logs under the same name, with the uid after the pid."""
 
 _OF_KERNEL: Final = "kernel"
+_OF_EITHER: Final = "kernel/systemd-oomd"
+"""systemd gives the result of a unit the same name for both (unit_notify_cgroup_oom, src/core/unit.c)."""
 _DETECTED: Final = "Detected "
+_REPORTERS: Final = {_DETECTED: "Slurm", "TaskOOM": "containerd", "OOMKilled": "Kubernetes or Docker"}
+"""Beginning of the reason -> who reports a kill by the OOM killer; else systemd does."""
 
 _PATTERNS: Final = {
     "systemd-oomd": re.compile(
@@ -55,6 +61,15 @@ _PATTERNS: Final = {
         rf"slurmstepd: error: (?P<reason>{_DETECTED}\d{{1,10}} oom[-_]kill events?(?:\(s\))?) in "
         r"(?P<victim>(?:StepId=|step )[^\s]{1,64}[^\s.])"
     ),
+    _OF_EITHER: re.compile(r"(?P<victim>[^\s:]{1,255}): (?P<reason>Failed with result 'oom-kill')"),
+    f"{_OF_KERNEL} container": re.compile(
+        r"(?P<reason>TaskOOM)\b.{0,80}?(?:ContainerID|container_id)[\\\":= ]{1,8}(?P<victim>[\w.-]{1,128})"
+    ),
+    f"{_OF_KERNEL} pod": re.compile(
+        r"(?:\b[Rr]eason\"?[:=]\s{0,40}\"?|^(?:\S{1,253}\s+)?(?P<victim>\S{1,253})\s+\d+/\d+\s+(?:Init:)?)"
+        r"(?P<reason>OOMKilled)\b"
+    ),
+    f"{_OF_KERNEL} inspected": re.compile(r"\"(?P<reason>OOMKilled)\"(?P<victim>): ?true"),
     _DRIVER: re.compile(
         r"lowmemorykiller: Killing '(?P<victim>[^']{0,255})' \((?P<pid>\d{1,10})\)(?: \(tgid \d{1,10}\))?, "
         r"(?P<reason>(?!uid )(?:score_)?adj.{1,1024})"
@@ -102,7 +117,7 @@ _PATTERNS: Final = {
 @dataclass(frozen=True, slots=True)
 class OtherKill:
     """A kill. `victim` is a process, a cgroup, a unit or a pod, by the killer's words; None if the line does
-    not name it. `killer` is `kernel` for a kill by the OOM killer that only systemd or Slurm reports."""
+    not name it. `killer` is `kernel` for a kill by the OOM killer that only its `reporter` has."""
 
     line: int
     killer: str
@@ -113,17 +128,23 @@ class OtherKill:
     @property
     def is_in_kernel(self) -> bool:
         """Return whether the killer is a part of the kernel."""
-        return self.killer in (_DRIVER, _OF_KERNEL)
+        return self.killer == _DRIVER or self.is_by_oom_killer
 
     @property
     def is_by_oom_killer(self) -> bool:
-        """Return whether systemd or Slurm names the kernel's OOM killer as the killer."""
-        return self.killer == _OF_KERNEL
+        """Return whether the `reporter` names the kernel's OOM killer as the killer, or as one of two."""
+        return self.killer == _OF_KERNEL or self.is_by_either
+
+    @property
+    def is_by_either(self) -> bool:
+        """Return whether the killer was the kernel's OOM killer or systemd-oomd."""
+        return self.killer == _OF_EITHER
 
     @property
     def reporter(self) -> str:
         """Return who reports a kill by the OOM killer."""
-        return "Slurm" if self.reason.startswith(_DETECTED) else "systemd"
+        found = (name for reason, name in _REPORTERS.items() if self.reason.startswith(reason))
+        return next(found, "systemd")
 
     def is_again(self, other: OtherKill) -> bool:
         """Return whether the same process is sent a signal again: it survived the one before."""
@@ -138,13 +159,19 @@ def without_copies(kills: Iterable[OtherKill]) -> list[OtherKill]:
     """Return the kills without further lines about the same kill, and without signals that did not kill.
 
     systemd-oomd marks a cgroup and kills it, and systemd then names the unit, the last part of the cgroup's
-    path.
+    path. The result of a unit comes last.
     """
     kept: list[OtherKill] = []
     units: dict[str, str] = {}
+    without_result: set[str] = set()
     for one in kills:
         path = one.victim or ""
         unit = path.rpartition("/")[2]
+        if one.is_by_either and unit in without_result:
+            without_result.remove(unit)
+            continue
+        if not one.is_by_either:
+            without_result.add(unit)
         if one.killer == "systemd-oomd" and units.get(unit, one.reason) != one.reason:
             del units[unit]
             continue
@@ -174,7 +201,7 @@ def kill(line: str, number: int) -> OtherKill | None:
         return OtherKill(
             line=number,
             killer=killer.partition(" ")[0],
-            victim=named["victim"],
+            victim=named["victim"] or None,
             pid=None if pid is None else int(pid),
             reason=named["reason"].strip(" ,.;\"'"),
         )

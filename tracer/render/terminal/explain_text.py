@@ -195,19 +195,25 @@ def other_kills(kills: Sequence[OtherKill]) -> Iterator[RenderableType]:
         pid = "" if kill.pid is None else f" (pid {kill.pid})"
         victim = f"{visible(kill.victim or 'an unnamed process')}{pid}"
         if kill.is_by_oom_killer:
+            whose = visible(kill.victim or "a container that the line does not name")
             yield prose(
-                f"{_killer(kill)} killed a process of {victim}, as {kill.reporter} reports (line {kill.line})"
+                f"{_killer(kill)} killed a process of {whose}, as {kill.reporter} reports (line {kill.line})"
             )
             continue
         reason = "" if kill.reason == "Killed" else f": {visible(kill.reason)}"
         yield prose(f"{_killer(kill)} killed {victim}{reason} (line {kill.line})")
     if len(kills) > _MOST:
         yield console.note(f"{units.count(len(kills) - _MOST)} more: --json lists all")
+    if any(kill.is_by_oom_killer for kill in kills):
+        yield console.note(
+            "Only the kernel's own log shows the task, the limit and the memory: what journalctl -k or dmesg "
+            "print on that machine (for a pod, on its node), as root"
+        )
 
 
 def _killer(kill: OtherKill) -> str:
     if kill.is_by_oom_killer:
-        return "the kernel's OOM killer"
+        return f"the kernel's OOM killer{' or systemd-oomd' if kill.is_by_either else ''}"
     return f"the kernel's driver {kill.killer}" if kill.is_in_kernel else kill.killer
 
 
