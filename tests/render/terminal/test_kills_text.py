@@ -10,9 +10,12 @@ import pandas as pd
 import pytest
 from rich.cells import cell_len
 
+from tracer.analysis.explain import logged_kills
 from tracer.analysis.results.kill import OomReport
+from tracer.kernel.kmsg.parser import reports
+from tracer.kernel.kmsg.text.lines import split
 from tracer.render.terminal import console, explain_text
-from tracer.render.words import kill_list
+from tracer.render.words import kill_facts, kill_list
 
 HOSTILE = "\x1b[31m[red]<script>\nx"
 
@@ -138,3 +141,49 @@ def test_hostile_names_are_escaped_within_the_width(report: OomReport, columns: 
     assert "\x1b" not in text
     assert r"\x1b[31m[red]" in text
     assert max(map(cell_len, text.splitlines())) <= columns
+
+
+_KILLED = "Killed process 12 (foo) total-vm:1000kB, anon-rss:500kB, file-rss:0kB, shmem-rss:0kB"
+
+
+def logged(*lines: str) -> list[OomReport]:
+    return list(logged_kills.explain(reports(split(["\n".join(lines).encode()]))))
+
+
+@pytest.mark.parametrize(
+    ("dates", "passed"),
+    [
+        (("Dec  1 10:00:01", "Dec  1 10:00:05"), " in 4 s"),
+        (("Dec 31 23:59:59", "Jan  1 00:00:05"), ""),  # not known: no year
+        (("2026-12-01 10:00:01", "2026-12-01 10:00:05"), " in 4 s"),
+    ],
+)
+def test_kills_of_two_machines_pass_the_time_between_their_dates(dates: tuple[str, str], passed: str) -> None:
+    kills = logged(
+        *(
+            f"{date} node{number} kernel: [{uptime}.100000] Memory cgroup out of memory: {_KILLED}"
+            for number, (date, uptime) in enumerate(zip(dates, (100, 900_000), strict=True))
+        )
+    )
+    (text,) = kill_list.summary(kills)
+    assert text.startswith(f"unknown cgroups: killed twice{passed}, ")
+
+
+def test_date_with_a_year_lacks_only_its_time_zone() -> None:
+    kills = logged(
+        *(
+            f"{date} node1 kernel: Memory cgroup out of memory: {_KILLED}"
+            for date in ("2026-12-01 10:00:01", "Dec  1 10:00:02")
+        )
+    )
+    assert [kill.quality.unknown["time"].partition(", without ")[2] for kill in kills] == [
+        "a time zone",
+        "a year or a time zone",
+    ]
+
+
+def test_kill_that_may_be_of_some_nodes_is_not_listed_as_of_the_whole_machine() -> None:
+    (kill,) = logged(f"[1.000000] Out of memory: {_KILLED}")
+    assert next(kill_list.table([kill]).rows)[-1] == "the machine or some nodes"
+    assert next(kill_list.summary([kill])) == "the machine or some nodes: killed once (global_pressure)."
+    assert "or the nodes that a cpuset" in dict(kill_facts.setting(kill))["limit"]

@@ -5,9 +5,11 @@ A kill concerns a cgroup if it was for its limit, for the limit of a cgroup belo
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from sys import intern
 from typing import TYPE_CHECKING
 
@@ -144,8 +146,8 @@ def _and_above(path: str) -> Iterator[str]:
     yield from (path[: slash.start()] for slash in re.finditer("/+", path))
 
 
-_Moment = tuple["pd.Timestamp | None", int | None]
-"""The time of a kill, and its time since boot in ns."""
+_Moment = tuple["pd.Timestamp | None", int | None, str | None]
+"""The time of a kill, its time since boot in ns, and its date in a log without a time zone."""
 
 
 @dataclass(slots=True)
@@ -154,8 +156,8 @@ class History:
     cgroup's limit was hit.
 
     The name is a container (with its pod, and the path inside it), or the path of a cgroup: `owner` is that
-    of the first kill. `kills` is their number. `have_victims`: every kill has a victim. A log may have a
-    hundred thousand names.
+    of the first kill. `kills` is their number. `have_victims`: every kill has a victim. `may_be_confined`: as
+    `KernelLogPlace.may_be_confined`, for any of them. A log may have a hundred thousand names.
     """
 
     constraint: str
@@ -164,6 +166,7 @@ class History:
     _last: _Moment
     kills: int = 0
     have_victims: bool = True
+    may_be_confined: bool = False
     _causes: dict[Cause, int] = field(default_factory=dict)
 
     def add(self, report: OomReport) -> None:
@@ -173,6 +176,8 @@ class History:
         self.kills += 1
         self._causes[cause] = self._causes.get(cause, 0) + 1
         self.have_victims = self.have_victims and bool(report.victims)
+        place = report.kernel_log
+        self.may_be_confined = self.may_be_confined or (place is not None and place.may_be_confined)
 
     @property
     def causes(self) -> Mapping[Cause, int]:
@@ -184,11 +189,13 @@ class History:
         """Return the time from the first kill to the last; None if their times are not known.
 
         Also None if the last time is before the first: the machine was rebooted in between, or the log does
-        not have the order of time.
+        not have the order of time. The times since boot may be of two machines: dates are preferred.
         """
         first, last = self._first, self._last
         if first[0] is not None and last[0] is not None:
             passed_s = (last[0] - first[0]).total_seconds()
+        elif (begin := _date(first[2])) is not None and (end := _date(last[2])) is not None:
+            passed_s = (end - begin).total_seconds()
         elif first[1] is not None and last[1] is not None:
             passed_s = (last[1] - first[1]) / 1e9
         else:
@@ -212,4 +219,17 @@ def histories(reports: Iterable[OomReport]) -> list[History]:
 
 
 def _moment(report: OomReport) -> _Moment:
-    return report.time, None if report.kernel_log is None else report.kernel_log.since_boot_ns
+    place = report.kernel_log
+    return report.time, *((None, None) if place is None else (place.since_boot_ns, place.wall))
+
+
+def _date(wall: str | None) -> datetime | None:
+    """Return a date without a time zone; one without a year is of a leap year."""
+    if wall is None:
+        return None
+    for date, form in ((f"2000 {wall}", "%Y %b %d %H:%M:%S"), (wall, "%a %b %d %H:%M:%S %Y")):
+        with contextlib.suppress(ValueError):
+            return datetime.strptime(date, form)
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(wall.replace(",", ".")).replace(tzinfo=None)
+    return None

@@ -292,6 +292,7 @@ class LoggedFacts:
             missing=log.missing,
             suppressed=log.suppressed,
             panicked=log.is_panic,
+            may_be_confined=log.may_be_confined,
         )
 
     @cached_property

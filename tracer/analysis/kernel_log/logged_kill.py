@@ -187,6 +187,7 @@ _UNLIMITED: Final = "no limit is set: the kernel printed the largest possible nu
 _NO_KILL: Final = "the kernel log names the task that the kernel chose, and ends before its kill"
 _NOBODY: Final = "the kernel found no process that it could kill"
 _PANIC: Final = "the kernel panicked, and killed no process"
+_YEAR: Final = re.compile(r"(?<![+\d-])(?:19|20)\d\d(?!\d)")
 _SECONDS: Final = re.compile(r"\d+\.\d+")
 _UTC_DATE: Final = re.compile(r"\S+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
 
@@ -204,7 +205,8 @@ def kill_time(stamp: Stamp, unknown: Unknown) -> pd.Timestamp | None:
     if when is not None:
         return pd.Timestamp(when)
     if wall is not None:
-        unknown["time"] = f"the kernel log has {wall}, without a year or a time zone"
+        lacks = "a time zone" if _YEAR.search(wall) is not None else "a year or a time zone"
+        unknown["time"] = f"the kernel log has {wall}, without {lacks}"
     elif stamp.since_boot_ns is not None:
         unknown["time"] = (
             f"the kernel log has only {stamp.since_boot_ns / 1e9:.6f} s since the machine started"

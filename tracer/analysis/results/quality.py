@@ -77,7 +77,8 @@ class KernelLogPlace:
 
     `page_size`: None if the log does not show it. `missing`: the parts of the report that the log does not
     have. `suppressed`: how many reports the kernel did not print before this one. `panicked`: the kernel
-    panicked instead of killing.
+    panicked instead of killing. `may_be_confined`: no line shows whether the request could use all of the
+    machine, or only nodes that a cpuset or a memory policy allowed.
     """
 
     first_line: int
@@ -88,3 +89,4 @@ class KernelLogPlace:
     missing: tuple[str, ...]
     suppressed: int
     panicked: bool = False
+    may_be_confined: bool = False

@@ -106,6 +106,8 @@ def setting(report: OomReport) -> Iterator[Fact]:
         yield "image", visible(owner.image)
     ancestor = "; the requesting task is in a descendant of this cgroup" if owner.is_ancestor else ""
     constraint = CONSTRAINTS.get(report.constraint, f"{report.constraint}: set by a BPF policy")
+    if report.kernel_log is not None and report.kernel_log.may_be_confined:
+        constraint += ", or the nodes that a cpuset or a memory policy allowed"
     if _is_lowered(report):
         constraint = "it was lowered to this while more was in use"
     yield "limit", f"{units.limit(owner.limit_bytes)}; {constraint}{ancestor}"

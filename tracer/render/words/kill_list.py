@@ -25,6 +25,12 @@ _COLUMNS: Final = (
 _SHORT_OF: Final = {"cpuset": "nodes of a cpuset", "mempolicy": "nodes of a policy"}
 """Constraint -> the part of the machine that was out of memory, if it was not the whole machine."""
 
+
+def _short_of(constraint: str, *, may_be_confined: bool) -> str:
+    whole = "the machine or some nodes" if may_be_confined else "the whole machine"
+    return _SHORT_OF.get(constraint, whole)
+
+
 _DATE_CELLS: Final = len("2026-01-01 ")
 _SECOND_CELLS: Final = len("2026-01-01 00:00:00")
 _RUN: Final = 6
@@ -156,7 +162,7 @@ def earlier(count: int) -> str:
 def _name(history: History) -> str:
     owner = history.owner
     if not _has_owner(history.constraint):
-        return _SHORT_OF.get(history.constraint, "the whole machine")
+        return _short_of(history.constraint, may_be_confined=history.may_be_confined)
     if owner.container is None and owner.pod is None:
         unknown = "unknown cgroups" if history.constraint == "memcg" else "not known whose limit"
         return unknown if owner.cgroup is None else visible(owner.cgroup)
@@ -171,7 +177,8 @@ def _has_owner(constraint: str) -> bool:
 def _where(report: OomReport) -> str:
     owner = report.limit_owner
     if not _has_owner(report.constraint):
-        return _SHORT_OF.get(report.constraint, "the whole machine")
+        place = report.kernel_log
+        return _short_of(report.constraint, may_be_confined=place is not None and place.may_be_confined)
     if owner.container is None and owner.pod is None:
         return units.UNKNOWN if owner.cgroup is None else visible(owner.cgroup)
     pod = "" if owner.container is None or owner.pod is None else f" of pod {visible(owner.pod)}"
