@@ -25,6 +25,7 @@ from tracer.analysis.explain.sizing.kill_range import (
 from tracer.analysis.results.kill import Candidate, OomReport
 from tracer.analysis.results.memory import SharedFile
 from tracer.analysis.views import miss_curve
+from tracer.units import the
 
 MIB = 1 << 20
 OF_COMMAND: dict[str, Any] = {"filters": {"asked": [], "command": ["work"]}}
@@ -345,6 +346,21 @@ def test_pace_of_growth_within_a_few_sums_is_no_finer_than_they_are(
     page_cache_experiment.charged(3.6 - before_kill_s, 7, "anon", 40 * MIB, usage_bytes=LIMIT, **row)
     report = report_with(page_cache_experiment, **MAPPED)
     assert f"(40 MiB in {pace})" in report.sizing.pace
+    assert f"40 MiB of anonymous memory in {the(pace)} before the kill" in " ".join(report.advice)
+
+
+def test_memory_that_was_freed_before_it_grew_has_the_time_of_its_charges(page_cache_experiment: Any) -> None:
+    """The process was charged 60 MiB in the window of 0.7 s, and 40 MiB grew since the last minimum."""
+    page_cache_experiment.forget("charge")
+    row = {"tgid": 41, "limit_bytes": LIMIT}
+    page_cache_experiment.charged(2.9, 7, "file", 49 * MIB, usage_bytes=49 * MIB, **row)
+    page_cache_experiment.charged(3, 7, "file", 11 * MIB, usage_bytes=60 * MIB, **row)
+    page_cache_experiment.charged(3.2, 7, "anon", 20 * MIB, usage_bytes=80 * MIB, **row)
+    page_cache_experiment.charged(3.3, 7, "anon", -20 * MIB, usage_bytes=60 * MIB, tgid=42, limit_bytes=LIMIT)
+    page_cache_experiment.charged(3.5, 7, "anon", 40 * MIB, usage_bytes=LIMIT, **row)
+    report = report_with(page_cache_experiment, **MAPPED)
+    assert "(40 MiB in 100 ms)" in report.sizing.pace
+    assert "of anonymous memory in the 700 ms before the kill" in " ".join(report.advice)
 
 
 def test_pace_of_growth_that_others_made_is_no_finer_than_looks(page_cache_experiment: Any) -> None:

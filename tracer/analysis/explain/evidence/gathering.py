@@ -10,6 +10,7 @@ from typing import Final
 from tracer.analysis.explain.evidence.kinds import found, on_suspect, resolution_ns
 from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.findings import LATELY_NS, OF_MACHINE, Findings
+from tracer.analysis.explain.measure.pace import growth_span_s
 from tracer.analysis.results.kill import Evidence, Suspect, Victim
 from tracer.schema import UNLIMITED_BYTES
 
@@ -134,13 +135,14 @@ def growth(findings: Findings) -> Iterator[Evidence]:
     least = max(max(grown.values(), default=0) // 10, (findings.composition.total or 0) // 100, 1)
     for part in _GROWING:
         if grown.get(part, 0) >= least:
+            span_s, coarse_s = growth_span_s(findings, grown[part])
             yield found(
                 findings,
                 "growth",
                 part=part,
                 grown_bytes=grown[part],
-                span_ns=window.end - window.begin,
-                resolution_ns=resolution_ns(findings, window.begin),
+                span_ns=round(span_s * 1e9),
+                resolution_ns=round(coarse_s * 1e9) or None,
             )
     if cushion.evicted_bytes is not None:
         yield found(

@@ -162,6 +162,9 @@ class Swap:
     bound_cgroup: str | None = None
 
 
+LostTo = Literal["thrashing", "oom_disabled", "pause"]
+
+
 @dataclass(frozen=True, slots=True)
 class Rise:
     """The growth of memory other than page cache before a kill, with what went to swap: `grown_bytes` in all.
@@ -173,6 +176,22 @@ class Rise:
     grown_bytes: int
     span_ns: int
     lost_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The growth of memory other than page cache since its last minimum before a kill: `grown_bytes` in
+    `span_s`, known to `resolution_s`, without `lost_s` in which memory did not grow, because of `lost_to`.
+
+    `is_all`: nothing notable grew earlier in the window.
+    """
+
+    grown_bytes: int
+    span_s: float
+    lost_s: float
+    lost_to: LostTo
+    resolution_s: float
+    is_all: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +341,7 @@ class Circumstances:
 
     `grown_bytes`: category of the ledger (anon, shmem, kernel without zswap, sock), `zswap`, or
     `locked_cache` (mlocked page cache) -> its level at the kill above its least level since `Window.begin`;
-    empty: not known. `rise`: None if nothing grew. `thrashing`: of the tasks until the kill.
+    empty: not known. `rise` and `pace`: None if nothing grew. `thrashing`: of the tasks until the kill.
     `protected_bytes`: usage of the owner's children that memory.min protects from reclaim. `dying_bytes`:
     held by removed cgroups. `dirty_wait_ms`: how long writers were throttled in the window because too many
     pages were dirty. `requested_cache_bytes` and `requested_anon_bytes`: taken in the window by writes to
@@ -341,6 +360,7 @@ class Circumstances:
 
     grown_bytes: Mapping[str, int] = field(default_factory=dict)
     rise: Rise | None = None
+    pace: Pace | None = None
     thrashing: Thrashing | None = None
     swap: Swap | None = None
     protected_bytes: int = 0

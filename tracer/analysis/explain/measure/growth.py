@@ -12,7 +12,7 @@ memory grows.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from tracer.analysis.core.gaps import LOOKED_NS
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import unrecorded_categories
-from tracer.analysis.explain.measure.findings import oom_disabled_ns, thrashed_ns
+from tracer.analysis.explain.measure.findings import LostTo, oom_disabled_ns, thrashed_ns
 
 _LEAST_BYTES: Final = 1 << 20
 """Samples may differ by less between counters that no moment reads together."""
@@ -31,8 +31,6 @@ _PAUSE_DIVISOR: Final = 4
 _LEAST_PAUSE_NS: Final = 1_000_000_000
 _PAUSED_DIVISOR: Final = 100
 """Memory paused in a time in which it grew by less than a hundredth, if that is a quarter of the whole."""
-
-LostTo = Literal["thrashing", "oom_disabled", "pause"]
 
 
 def held(subtree: Subtree, begin_ns: int, end_ns: int) -> Steps:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Final
 
@@ -35,8 +35,8 @@ from tracer.analysis.core.tables import CHARGE_BATCH_PAGES, TraceTables, breaks_
 from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings, waits_at_limit
 from tracer.analysis.explain.measure.last_looks import heap_bound, library_bounds
+from tracer.analysis.explain.measure.pace import measured_pace
 from tracer.analysis.explain.measure.window import why_not_followed
-from tracer.analysis.explain.sizing.pace import measured_pace
 from tracer.analysis.explain.sizing.unreclaimable import unwritten
 from tracer.analysis.results.outcome import AtLimit
 from tracer.analysis.views import miss_curve
@@ -514,10 +514,11 @@ _MAPPED_COLUMNS: Final = (
 
 def _pace(subtree: Subtree, findings: Findings) -> Ground | None:
     """Return how long a greater limit would have lasted; None if nothing grew."""
-    numbers = measured_pace(subtree, findings)
-    if numbers is None:
+    pace = None if findings.window is None else measured_pace(subtree, findings.window)
+    if pace is None:
         return None
-    if 2 * findings.circumstances.grown_bytes.get("shmem", 0) > numbers["grown_bytes"]:
+    numbers = {name: value for name, value in asdict(pace).items() if name != "is_all"}
+    if 2 * findings.circumstances.grown_bytes.get("shmem", 0) > pace.grown_bytes:
         rest = shared_memory.left_to_grow_bytes(findings)
         if why_files_have_no_end(findings) is None:
             return ground("growth_in_files", left_bytes=rest, **numbers)

@@ -13,6 +13,7 @@ from tracer.analysis.explain.evidence import contributing
 from tracer.analysis.explain.evidence.contributing import company, crowd
 from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.measure.pace import growth_span_s
 from tracer.analysis.explain.runtimes import MUCH_SHARE
 from tracer.analysis.explain.sizing.kill_range import Ground, LimitAtKill, Range
 from tracer.analysis.explain.words import sentence_parts
@@ -230,6 +231,8 @@ def _who(findings: Findings, cause: CauseRecord) -> Iterator[str]:
     one, name = grew.process, process(grew.process.comm, grew.process.tgid)
     window = findings.window
     span = time_before(utc_time(window.end), utc_time(window.begin), findings.thinned)
+    if grew.kind != "file":
+        span = coarse_duration(*growth_span_s(findings, grew.bytes_))
     charged = f"it charged {size(grew.bytes_)} of {_GROWN[grew.kind]} in {the(span)} before the kill"
     if one.exited is not None:
         yield f"Look at {name}, although it had ended: {charged}, which outlived it."
