@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from support.evidence import numbers_of
 from synthetic.memcg_kill import LIMIT, only_report, record_kill
 
 from tracer.analysis.core.subtree import Subtrees
-from tracer.analysis.explain.measure.window import limit_reached_ns
+from tracer.analysis.explain.measure.window import find_window, limit_reached_ns
 from tracer.analysis.explain.postmortem import explain
 from tracer.render.words import kill_facts
 from tracer.schema import UNLIMITED_BYTES
@@ -75,8 +76,11 @@ def test_window_of_a_young_cgroup_begins_when_it_was_made(trace: Any) -> None:
     trace.charged(143.5, 1, "anon", 60 * MIB, usage_bytes=60 * MIB)
     trace.charged(143.8, 1, "anon", LIMIT - 60 * MIB, usage_bytes=LIMIT)
     record_kill(trace, 143.9)
+    kill_ns, none = int(trace.ns(143.9)), np.empty(0, np.int64)
+    window = find_window(Subtrees(trace).subtree_at(1), limit_bytes=LIMIT, earlier=none, kill_ns=kill_ns)
+    assert window.end - window.begin == 900_000_000
     verdict = only_report(trace).verdict
-    assert numbers_of(verdict.evidence, "growth")[0]["span_ns"] == pytest.approx(0.9e9)
+    assert numbers_of(verdict.evidence, "growth")[0]["span_ns"] == 600_000_000, "0.4 s, and a look of 0.2 s"
     assert [found.kind for found in verdict.contributing if found.kind in ("burst", "slow_growth")] == []
 
 
