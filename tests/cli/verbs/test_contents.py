@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support.cached import cached_bytes
 from support.schemas import require_form
-from support.settled import settle
+from support.settled import count_on_each_cpu, settle
 
 from tracer.lab.scratch import write_uncached
 
@@ -65,6 +65,7 @@ def test_files_processes_and_sums_are_those_of_the_workload(
             os.posix_fadvise(stream.fileno(), pages // 2 * PAGE, 0, os.POSIX_FADV_DONTNEED)
 
     every = {**files, **written}
+    count_on_each_cpu(memcg)
     most = settle(memcg)
     cached, dirty = [*map(cached_bytes, every)], dirty_pages(written)
     ended = run("-c", memcg.name, "-n", "100", "--json")
