@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,27 +23,39 @@ held[:] = b"x" * len(held)
 held_at = ctypes.addressof(ctypes.c_char.from_buffer(held))
 at = [int(one) for one in open("/proc/self/stat").read().rpartition(")")[2].split()[45:49]]
 begin, end = at[0] // mmap.PAGESIZE * mmap.PAGESIZE, -(-at[3] // mmap.PAGESIZE) * mmap.PAGESIZE
-areas = ((held_at, len(held)), (begin, end - begin))
+areas = ((held_at, len(held), 0), (begin, end - begin, 1))  # address, size, pages that may stay
 libc, pagemap = ctypes.CDLL(None), open("/proc/self/pagemap", "rb", buffering=0)
 
-def is_in_swap(address, size):
+def pages_in_memory(address, size):
     pagemap.seek(address // mmap.PAGESIZE * 8)
-    return all(entry >> 62 & 1 for entry in array.array("Q", pagemap.read(size // mmap.PAGESIZE * 8)))
+    return sum(not entry >> 62 & 1 for entry in array.array("Q", pagemap.read(size // mmap.PAGESIZE * 8)))
 
 print(held_at, flush=True)
 for line in open(0):
-    while not all(is_in_swap(*area) for area in areas):
-        for address, size in areas:
+    while any(pages_in_memory(address, size) > most for address, size, most in areas):
+        for address, size, _ in areas:
             libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), MADV_PAGEOUT)
     print(flush=True)
 """
-"""Pages that were added lately wait for the LRU list on the CPU of their fault (lru_add_drain() in mm/swap.c
-drains only that of the caller), and cannot be paged out at first."""
+"""The page of the first argument may be one of the stack that is in use."""
 _TITLE = "postgres: app shop"
 
 
 @pytest.fixture
-def process() -> Iterator[subprocess.Popen[str]]:
+def on_one_cpu() -> Iterator[None]:
+    """Let the test and its processes run on one CPU.
+
+    A page that was added or read lately waits for the LRU lists on that CPU, and cannot be paged out.
+    MADV_PAGEOUT takes those of the caller's CPU first (lru_add_drain() in mm/swap.c).
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.fixture
+def process(on_one_cpu: None) -> Iterator[subprocess.Popen[str]]:
     argv = [_TITLE, "-I", "-S", "-c", _PAGES_OUT]
     environment = {"NODE_OPTIONS": "--max-old-space-size=300", "FILL": "x" * (64 << 10)}
     with subprocess.Popen(
