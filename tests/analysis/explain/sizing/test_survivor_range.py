@@ -249,7 +249,7 @@ def test_range_with_memory_in_swap_has_room_for_it(trace: Any) -> None:
     ("version", "unmapped", "twice"), [(2, 0, 8), (2, 3, 5), (1, 0, 0)], ids=["v2", "v2 unmapped", "v1"]
 )
 def test_memory_in_swap_cache_counts_once(trace: Any, version: int, unmapped: int, twice: int) -> None:
-    """Of 11 MiB in swap, 8 are in memory as well, `unmapped` of them not in anon."""
+    """8 of 11 MiB in swap are in memory as well, and anon lacks `unmapped` of these 8."""
     trace.meta |= {"cgroup_version": version, "memory": {"swap_total_bytes": 30 * MIB}}
     work(trace)
     trace.charged(0.15, 7, "swap", 11 * MIB)
