@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.file_systems import image, mounted, require
+from support.recorder import Recorder
 
 import tracer
+from tracer.errors import TraceError
+from tracer.trace.write.claim import claim
 
 PAGE = os.sysconf("SC_PAGESIZE")
 SNAPSHOTS = ("first", "second", "third")
@@ -25,17 +28,9 @@ pytestmark = [pytest.mark.kernel, pytest.mark.beside]
 def btrfs(disk_dir: Path) -> Iterator[Path]:
     """Mount a file system with a file `data`, of PAGES pages, and one with two names in each of SNAPSHOTS.
     Nothing of them is cached."""
-    missing = [program for program in ("losetup", "mkfs.btrfs", "btrfs") if shutil.which(program) is None]
-    if missing or "btrfs" not in Path("/proc/filesystems").read_text(encoding="ascii"):
-        pytest.skip(f"needs Btrfs in the kernel, and btrfs-progs; missing: {missing or 'Btrfs'}")
-    image, point = disk_dir / "image", disk_dir / "mounted"
-    with image.open("wb") as file:
-        file.truncate(128 << 20)
-    point.mkdir()
-    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
-    mount = ["mount", "-o", "loop", str(image), str(point)]
-    subprocess.run(mount, check=True)
-    try:
+    require("btrfs", "losetup", "mkfs.btrfs", "btrfs")
+    made, point = image(disk_dir / "image", 128, "mkfs.btrfs", "-q"), disk_dir / "mounted"
+    with mounted(made, point, "-o", "loop"):
         first = point / SNAPSHOTS[0]
         call = ["btrfs", "-q", "subvolume"]
         subprocess.run([*call, "create", first], check=True)
@@ -44,11 +39,8 @@ def btrfs(disk_dir: Path) -> Iterator[Path]:
         os.link(first / "name", first / "link")
         for name in SNAPSHOTS[1:]:
             subprocess.run([*call, "snapshot", first, point / name], check=True)
-        subprocess.run(["umount", point], check=True)
-        subprocess.run(mount, check=True)
+    with mounted(made, point, "-o", "loop"):
         yield point
-    finally:
-        subprocess.run(["umount", point], check=True)
 
 
 def test_files_of_snapshots_are_distinct(
@@ -94,3 +86,11 @@ def test_file_of_a_snapshot_has_the_name_by_which_it_is_mapped(
         process.communicate()
     found = trace.inodes[trace.inodes["path"].str.startswith(f"{btrfs}/", na=False)]
     assert found["path"].tolist() == [str(file)]
+
+
+def test_recorder_that_writes_its_trace_to_a_subvolume_is_named(btrfs: Path) -> None:
+    with Recorder(btrfs / SNAPSHOTS[0], "--ready-file", "ready") as recorder:
+        recorder.wait_until_ready()
+        with pytest.raises(TraceError, match=f"written by the recorder with pid {recorder.process.pid}:"):
+            claim(recorder.path, force=True)
+        recorder.stop()

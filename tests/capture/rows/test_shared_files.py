@@ -15,6 +15,7 @@ import pytest
 
 from tracer.capture.rows import shmem_rows
 from tracer.capture.rows.shmem_rows import SharedFile, SharedFiles
+from tracer.kernel.cgroups import mounts
 from tracer.stored_names import stored_path
 
 MIB = 1 << 20
@@ -177,7 +178,7 @@ def test_open_file_of_our_mounts_is_found_and_of_unknown_mounts_not(process: Pro
 def test_so_many_descriptors_are_looked_at_and_of_sockets_nothing_more(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked, mount_id = [], shmem_rows._mount_id
+    looked, mount_id = [], mounts.mount_id_of
     files = SharedFiles(process.proc)
     monkeypatch.setattr(shmem_rows, "_MOST_DESCRIPTORS", 5)
 
@@ -185,7 +186,7 @@ def test_so_many_descriptors_are_looked_at_and_of_sockets_nothing_more(
         looked.append(information)
         return mount_id(information)
 
-    monkeypatch.setattr(shmem_rows, "_mount_id", noted)
+    monkeypatch.setattr(shmem_rows, "mount_id_of", noted)
     for number in range(9):
         process.holds(number, f"socket:[{number}]", 8)
     files.of_process(7)

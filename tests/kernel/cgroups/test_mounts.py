@@ -1,23 +1,28 @@
 from __future__ import annotations
 
+import mmap
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.file_systems import overlay, subvolume
 
 from tracer.kernel.cgroups import mounts as mounts_module
 from tracer.kernel.cgroups.mounts import (
     Mount,
     Mounts,
     MountTable,
+    device_of,
     first_on_a_disk,
     parse_mountinfo,
     read_mounts,
 )
+from tracer.kernel.process.mapped_ranges import read_maps
 
 TABLE = b"""\
 21 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro
@@ -222,3 +227,26 @@ def test_mount_of_table_with_cycle_ends(edges: list[tuple[int, int, str]]) -> No
     for mount in mounts:
         path = table.host_path(mount.device, "/f")
         assert path is None or path.startswith(mount.mount_point)
+
+
+@pytest.mark.kernel
+@pytest.mark.beside
+@pytest.mark.parametrize("mount", [subvolume, overlay])
+def test_device_of_a_file_is_the_kernels_where_stat_has_another(
+    mount: Callable[..., AbstractContextManager[Path]], disk_dir: Path
+) -> None:
+    (disk_dir / "data").write_bytes(b"x")
+    with mount(disk_dir, disk_dir / "data") as place, (place / "data").open("rb") as file:
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
+            name = os.fsencode(place / "data")
+            (mapped,) = (one.device for one in read_maps(Path("/proc/self")) if one.name == name)
+        assert device_of(file.fileno()) == mapped
+        status = os.fstat(file.fileno())
+        assert (os.major(status.st_dev), os.minor(status.st_dev)) != mapped
+
+
+def test_device_of_a_file_without_a_mount_is_that_of_stat() -> None:
+    file = os.memfd_create("nowhere")  # tmpfs of the kernel's own, which no table has
+    status = os.fstat(file)
+    assert device_of(file) == (os.major(status.st_dev), os.minor(status.st_dev))
+    os.close(file)

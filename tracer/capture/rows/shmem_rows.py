@@ -23,7 +23,7 @@ import numpy as np
 
 from tracer.capture.bpf.ring import Records
 from tracer.enumerations import CATEGORY
-from tracer.kernel.cgroups.mounts import parse_mountinfo
+from tracer.kernel.cgroups.mounts import mount_id_of, parse_mountinfo
 from tracer.kernel.process.bounded_call import bounded
 from tracer.kernel.process.mapped_ranges import read_maps
 from tracer.stored_names import stored_path
@@ -37,7 +37,6 @@ _PROC: Final = Path("/proc")
 _BLOCK_BYTES: Final = 512  # st_blocks, stat(2)
 _MOST_FILES: Final = 256
 _MOST_DESCRIPTORS: Final = 2048  # 5 us for a socket, 20 us for a file
-_MOST_FDINFO_BYTES: Final = 4096
 _DELETED: Final = " (deleted)"
 _KERNELS_NAMES: Final[tuple[tuple[str, Kind], ...]] = (
     ("/dev/zero", "anonymous"),  # shmem_zero_setup() in mm/shmem.c
@@ -113,7 +112,7 @@ class SharedFiles:
         def found() -> Iterator[Path]:
             with os.scandir(process / "fd") as entries:
                 for entry in islice(entries, _MOST_DESCRIPTORS):
-                    if _has_path(entry) and is_on_tmpfs(_mount_id(f"{process}/fdinfo/{entry.name}")):
+                    if _has_path(entry) and is_on_tmpfs(mount_id_of(f"{process}/fdinfo/{entry.name}")):
                         yield Path(entry)
 
         return self._files(found(), is_mapped=False)
@@ -170,16 +169,6 @@ def _has_path(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _mount_id(information: str) -> int:
-    """Return the mount of an open file, given its file in fdinfo; -1 if it was closed."""
-    try:
-        with open(information, "rb", buffering=0) as stream:  # noqa: PTH123  hot
-            text = stream.read(_MOST_FDINFO_BYTES)
-        return int(text.partition(b"mnt_id:")[2].split(maxsplit=1)[0])
-    except (OSError, IndexError):
-        return -1
-
-
 def _numbers(device: int) -> tuple[int, int]:
     return os.major(device), os.minor(device)
 
@@ -188,7 +177,7 @@ def _of_memfd() -> tuple[int, int]:
     """Return the device and the id of the kernel's own mount of tmpfs."""
     file = os.memfd_create("memcg-tracer")
     try:
-        return os.fstat(file).st_dev, _mount_id(f"{_PROC}/self/fdinfo/{file}")
+        return os.fstat(file).st_dev, mount_id_of(f"{_PROC}/self/fdinfo/{file}")
     finally:
         os.close(file)
 

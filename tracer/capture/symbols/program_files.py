@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from tracer.capture.bpf.ring import Records
 from tracer.capture.symbols.address_names import ExecImage
 from tracer.errors import TracerError
+from tracer.kernel.cgroups.mounts import device_of
 from tracer.kernel.process.elf_file import CutOffError, ElfFile
 
 _MOST_FILES: Final = 4096
@@ -91,7 +92,7 @@ def open_program(program: ProgramFile) -> Placed:
     fd = os.open(program.path, _FLAGS)
     try:
         status = os.fstat(fd)
-        device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+        device = "{}:{}".format(*device_of(fd))
         is_same = (device, status.st_ino) == (program.device, program.inode)
         if not (is_same and stat.S_ISREG(status.st_mode) and status.st_mtime_ns <= program.seen_ns):
             raise TracerError(f"{program.path} is not the program that ran")

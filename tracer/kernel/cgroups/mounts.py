@@ -20,6 +20,7 @@ from tracer.kernel.process.bounded_call import bounded
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 
+_MOST_FDINFO_BYTES = 4096
 _LAYER_OPTIONS = ("upperdir", "lowerdir", "lowerdir+", "datadir+")
 _LAYER_END = re.compile(r"(?<!\\):+")
 _NAMESPACES_KEPT = 128
@@ -65,6 +66,33 @@ def parse_mountinfo(text: bytes) -> list[Mount]:
 def read_mounts() -> list[Mount]:
     """Return the mounts of this process's namespace, in the kernel's order: later mounts come later."""
     return parse_mountinfo(MOUNTINFO.read_bytes())
+
+
+def mount_id_of(information: str) -> int:
+    """Return the mount of an open file, given its file in fdinfo (proc_pid_fdinfo(5)); -1: it was closed."""
+    try:
+        with open(information, "rb", buffering=0) as stream:  # noqa: PTH123  hot
+            text = stream.read(_MOST_FDINFO_BYTES)
+        return int(text.partition(b"mnt_id:")[2].split(maxsplit=1)[0])
+    except (OSError, IndexError):
+        return -1
+
+
+def device_of(file: int) -> tuple[int, int]:
+    """Return (major, minor) of the filesystem of an open file by its `s_dev`, which /proc/PID/maps and
+    /proc/locks have.
+
+    stat(2) has another device for a subvolume of Btrfs (btrfs_getattr in fs/btrfs/inode.c), and for a file
+    that an overlay shows from another filesystem (ovl_map_dev_ino in fs/overlayfs/inode.c). It has to do for
+    a mount that this process does not see.
+    """
+    start = b"%d " % mount_id_of(f"/proc/self/fdinfo/{file}")
+    lines = MOUNTINFO.read_bytes().split(b"\n")
+    mount = next((found for line in lines if line.startswith(start) and (found := _parse_line(line))), None)
+    if mount is not None:
+        return mount.device
+    device = os.fstat(file).st_dev
+    return os.major(device), os.minor(device)
 
 
 class MountTable:

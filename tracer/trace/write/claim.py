@@ -19,6 +19,7 @@ from typing import Final
 
 from tracer.directory import Directory, require_own_links
 from tracer.errors import TraceError
+from tracer.kernel.cgroups.mounts import device_of
 from tracer.schema import TABLES
 from tracer.trace import layout
 from tracer.trace.meta import MOST_BYTES, is_meta
@@ -136,9 +137,9 @@ def remove(parent: Directory, name: str, hidden: str | None = None) -> None:
 
 def _holder(trace: Directory) -> int | None:
     """Return the pid that holds the directory's lock, by /proc/locks (proc_locks(5)); None: not known."""
-    status = os.fstat(trace.fileno())
-    inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):
+        major, minor = device_of(trace.fileno())
+        inode = f"{major:02x}:{minor:02x}:{os.fstat(trace.fileno()).st_ino}"
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
             _, kind, _, _, pid, locked, *_ = line.split()
             if kind == "FLOCK" and locked == inode and int(pid) > 0:  # 0: in another pid namespace

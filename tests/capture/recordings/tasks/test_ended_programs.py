@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.compiled import compiled
+from support.file_systems import subvolume
 
 from tracer.analysis.trace import AnalysedTrace
 from tracer.capture.symbols import unwinding
@@ -30,6 +31,18 @@ def test_code_of_a_program_that_is_killed_at_once_is_named(
         program = compiled("bursting", disk_dir, how, "-g")
     except subprocess.CalledProcessError:
         pytest.skip(f"the C library is not installed for {how}")
+    is_named_when_killed_at_once(program, start_recorder)
+
+
+def test_code_of_a_killed_program_is_named_where_stat_has_another_device_than_the_kernel(
+    disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    program = compiled("bursting", disk_dir, "-pie", "-g")
+    with subvolume(disk_dir, program) as place:
+        is_named_when_killed_at_once(place / program.name, start_recorder)
+
+
+def is_named_when_killed_at_once(program: Path, start_recorder: Callable[..., Any]) -> None:
     recorder = start_recorder("--limit", "12M", "--stacks", str(STACKS_BYTES), "--", str(program))
     recorder.wait_for(lambda: recorder.process.poll() is not None)
     trace = AnalysedTrace(recorder.path)
