@@ -84,13 +84,13 @@ OTHERS = (
 def slowly(line: str) -> list[Record]:
     """Return what the long way makes of a line."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(styles, "row", lambda *_: None)
+        patch.setattr(styles, "usual", lambda *_: None)
         return lines.Reader().read(line, 7)
 
 
 def without_rows(log: bytes, monkeypatch: pytest.MonkeyPatch) -> list[LogReport]:
     with monkeypatch.context() as patch:
-        patch.setattr(styles, "row", lambda *_: None)
+        patch.setattr(styles, "usual", lambda *_: None)
         return list(parser.reports(lines.split([log])))
 
 
@@ -104,17 +104,17 @@ def without_rows(log: bytes, monkeypatch: pytest.MonkeyPatch) -> list[LogReport]
 )
 def test_line_in_a_usual_style_is_the_record_of_the_long_way(prefix: str, text: str, end: str) -> None:
     line = f"{prefix}{text}{end}"
-    usual, expected = styles.row(line, 7), slowly(line)
+    usual, expected = styles.usual(line, 7), slowly(line)
     found = lines.Reader().read(line, 7)
     assert found == expected
     if usual is not None and lines.Reader().is_row(line, usual):
-        assert found == [usual.record(is_row=False)]
+        assert found == [usual._replace(row=None)]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_all_rows_in_usual_styles_are_found(prefix: str) -> None:
-    kinds = [(text, row.kind) for text in TEXTS if (row := styles.row(prefix + text, 1)) is not None]
-    assert [text for text, kind in kinds if kind == "other"] == ["Mar 04", "limit 7"]
+    kinds = [(text, found.row) for text in TEXTS if (found := styles.usual(prefix + text, 1)) is not None]
+    assert [text for text, kind in kinds if kind is None] == ["Mar 04", "limit 7"]
     assert len(kinds) == len(TEXTS)
 
 

@@ -297,7 +297,7 @@ class Assembly:
     def take_rows(self, run: Run) -> None:
         """Add rows of the section that is being printed: of memory.stat or the table of tasks, or lines of
         the call trace."""
-        kind, last = run.first.kind, len(run.texts) - 1
+        kind, last = run.first.row, len(run.texts) - 1
         if kind == "stat":
             self.stats[-1].take_rows(run)
         elif kind == "trace":

@@ -65,11 +65,11 @@ _ANNOUNCED_LINES: Final = 200
 """The most lines between the first line on a failed allocation and its `Mem-Info:`, or between SysRq+F and
 its report."""
 _PANIC_LINES: Final = 5
-_MODES_OF: Final[Mapping[RowKind, tuple[str, ...]]] = {
+_MODES_OF: Final[Mapping[RowKind | None, tuple[str, ...]]] = {
     "stat": ("memory.stat",),
     "trace": ("stack", ""),
     "task": ("tasks",),
-    "other": (),
+    None: (),
 }
 """Kind of rows -> the modes of a report in which many rows are added at once. Registers follow the frames."""
 
@@ -80,7 +80,7 @@ MOST_PIDS: Final = 4096
 def _are_close(last: Stamp, run: Run) -> bool:
     """Return whether no gap in lines or in time is between the last line of a report and any of these
     rows."""
-    if not 0 <= run.first.line + len(run.texts) - 1 - last.line <= GAP_LINES:
+    if not 0 <= run.first.stamp.line + len(run.texts) - 1 - last.line <= GAP_LINES:
         return False
     known = [time for time in (last.since_boot_ns, *run.times_ns) if time is not None]
     if known == sorted(known) and len(known) > len(run.times_ns) and known[-1] - known[0] <= GAP_NS:
@@ -153,7 +153,7 @@ class MachineLog:
             for text in record.text.split("\n"):
                 self._take_line(record.with_text(text))
 
-    def reads(self, kind: RowKind) -> bool:
+    def reads(self, kind: RowKind | None) -> bool:
         """Return whether rows of this kind are added at once to the report that is being printed."""
         return self._open is not None and self._unfinished is None and self._open.mode in _MODES_OF[kind]
 
@@ -162,12 +162,12 @@ class MachineLog:
         assembly = self._open
         if (
             assembly is None
-            or not self.reads(run.first.kind)
+            or not self.reads(run.first.row)
             or not self._is_of(assembly, run.first.caller)
             or not _are_close(assembly.last, run)
         ):
             for at in range(len(run.texts)):
-                self.take(run.row(at).record(is_row=True))
+                self.take(run.row(at))
             return
         assembly.take_rows(run)
 
@@ -193,14 +193,14 @@ class MachineLog:
             return
         if self._take_plain_row(record) or (self._open is None and self._take_frame(record)):
             return
-        if not record.is_row and self._take_named(record):
+        if record.row is None and self._take_named(record):
             return
         if unfinished is not None and unfinished.stamp.line + 1 == record.stamp.line:
             # A log daemon gives each line of a message its own prefix.
             joined = unfinished.with_text(f"{unfinished.text}\n{record.text}")
             if self._finish_line(joined):
                 return
-        if (not record.is_row and self._take_title(record)) or self._open is None:
+        if (record.row is None and self._take_title(record)) or self._open is None:
             return
         if self._open.take_row(record) and self._open.is_head_cut:
             self._unfinished = record

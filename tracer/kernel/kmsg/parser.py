@@ -23,7 +23,7 @@ from tracer.kernel.kmsg.assembly import OF_REPORT, Assembly
 from tracer.kernel.kmsg.machine_log import MachineLog
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.kernel.kmsg.text import lines, markers, shapes, styles
-from tracer.kernel.kmsg.text.styles import Record, Row, Run, Stamp
+from tracer.kernel.kmsg.text.styles import Record, Run, Stamp
 
 CUT: Final = "\0"
 """The mark of a piece that a terminal cut off: no character is missing at the break."""
@@ -375,7 +375,7 @@ class _Scan:
         is_idle = self._message is None and not self._within and not self._reader.is_broken_softly
         if is_idle and not _has_words(line):
             return
-        usual = styles.row(line, number)
+        usual = styles.usual(line, number)
         if not self._within and usual is not None and self._reader.is_usual and not _has_words(line):
             self.end()  # the line has a prefix, so it continues no message
             if not self._within:
@@ -388,7 +388,7 @@ class _Scan:
         if self._run is not None and not (records and records[0].prefix):
             last = self._run.pop()  # it may continue in this line, or in a later one
             self._give_rows()
-            self._begin(last.record(is_row=True))
+            self._begin(last)
         if is_idle and records and not records[0].prefix:
             for earlier in self._reader.read(before, number - 1)[-1:]:
                 self._begin(earlier)
@@ -411,17 +411,17 @@ class _Scan:
             self._before = block[at + added - 1]
         return added
 
-    def _take_row(self, row: Row) -> None:
+    def _take_row(self, row: Record) -> None:
         """Add a row of a report. It has a prefix, so it continues no message."""
         run = self._run
         if run is not None and len(run.texts) < _MOST_ROWS and run.add(row):
             return
         self.end()
         machine = self._machines.get(row.host or self._host)
-        if machine is not None and (row.host is None or row.host == self._host) and machine.reads(row.kind):
+        if machine is not None and (row.host is None or row.host == self._host) and machine.reads(row.row):
             self._run = Run(row)
         else:
-            self._begin(row.record(is_row=True))
+            self._begin(row)
 
     def _begin(self, record: Record) -> None:
         self._message, self._pieces, self._characters = record, [], len(record.text)

@@ -316,7 +316,7 @@ class Reader:
     def read(self, line: str, number: int) -> list[Record]:
         """Return the messages in a line: usually one, none in a line of another program, several if the lines
         of a log were joined into one."""
-        if (usual := styles.row(line, number)) is not None:
+        if (usual := styles.usual(line, number)) is not None:
             return self.read_usual(line, usual)
         line = _clean(line)
         if line[:1] != "{" and "\\n" in line and len(parts := _ESCAPED_END.split(line)) > 1:
@@ -326,20 +326,19 @@ class Reader:
             return self._read(line, number)
         return [record for part in self._markup.lines(line) for record in self._read(_clean(part), number)]
 
-    def read_usual(self, line: str, usual: styles.Row) -> list[Record]:
+    def read_usual(self, line: str, usual: Record) -> list[Record]:
         """Return the messages in a line that is in a usual style, as `read` does."""
+        number = usual.stamp.line
         if self._markup.is_plain(line):
-            return self._messages(line, usual.record(is_row=False), usual.line)
-        return [
-            record for part in self._markup.lines(line) for record in self._read(_clean(part), usual.line)
-        ]
+            return self._messages(line, usual if usual.row is None else usual.gone_on(usual.text), number)
+        return [record for part in self._markup.lines(line) for record in self._read(_clean(part), number)]
 
-    def is_row(self, line: str, usual: styles.Row) -> bool:
-        """Return whether a line is a row of a report, and `read` would make only the record of this row.
+    def is_row(self, line: str, usual: Record) -> bool:
+        """Return whether a line is a row of a report, and `read` would return only this row.
 
         False for any other line, and if this log has markup, or prefixes of its own before such a line.
         """
-        if usual.kind == "other" or self._markup.is_marked:
+        if usual.row is None or self._markup.is_marked:
             return False
         return self.is_usual or not (self._before_stamps.end(line) or self._before_messages.end(line))
 

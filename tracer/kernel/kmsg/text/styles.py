@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, NamedTuple
 
 from tracer.kernel.kmsg.text import shapes
@@ -32,14 +32,18 @@ class Stamp(NamedTuple):
     wall: str | None = None
 
 
+RowKind = Literal["stat", "trace", "task"]
+"""A row of memory.stat, a line of a call trace, a row of the table of tasks."""
+
+
 class Record(NamedTuple):
     """One message of the kernel.
 
     `prefix` is the number of characters before the text; a record with prefix 0 may continue the record
     before it. `caller` is `T123` for a task and `C1` for a CPU in an interrupt (CONFIG_PRINTK_CALLER). `host`
     and `caller` are None if the log does not name them. `is_raw` marks a record of /dev/kmsg: its
-    continuation lines are also escaped. `is_row`: the whole text is a row of memory.stat or of the table of
-    tasks, or a line of a call trace (`styles.row`), so it has no words of another line of a report.
+    continuation lines are also escaped. `row`: the whole text is a row of a report (`usual`), so it has no
+    words of another line of a report.
     """
 
     stamp: Stamp
@@ -48,7 +52,7 @@ class Record(NamedTuple):
     caller: str | None = None
     prefix: int = 0
     is_raw: bool = False
-    is_row: bool = False
+    row: RowKind | None = None
 
     def continued(self, text: str) -> Record:
         """Return the record with one more line, without the indent that dmesg and journalctl give it."""
@@ -56,7 +60,7 @@ class Record(NamedTuple):
 
     def gone_on(self, text: str) -> Record:
         """Return the record with the text of further lines, which are no part of a row."""
-        return self._replace(text=text, is_row=False)
+        return self._replace(text=text, row=None)
 
     def is_indented(self, text: str) -> bool:
         """Return whether a line without a prefix has the indent that dmesg and journalctl give to further
@@ -120,7 +124,7 @@ _USUAL: Final = (
 STAT_NAME: Final = r"(?!failcnt |limit |order |score |process )[a-z][a-z0-9_]{0,63}"
 """The pattern of the name in a row of memory.stat, which is no word before a number in other lines."""
 
-_ROWS: Final = {
+_ROWS: Final[Mapping[RowKind, str]] = {
     "stat": rf"{STAT_NAME} \d{{1,20}}",
     "trace": (
         r" {0,8}(?:\? )?[a-zA-Z_][\w.]{0,100}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[\w{1,64}\])?| </?TASK>"
@@ -128,40 +132,14 @@ _ROWS: Final = {
         r"|Code: (?:[0-9a-f <>]{1,200}|Unable to access opcode bytes at 0x[0-9a-f]{1,16}\.)"
     ),
     "task": r"\[ *\d{1,10}\](?: +-?\d{1,20}){6,14} (?!.*(?:ill|oom))[a-zA-Z(][\w./:() -]{0,14}",
-    "other": (r"(?!(?:\S{1,255} )?kernel(?:\[\d{1,10}\])?:|\[[ <+-]{0,9}\d{1,10}\.)[ -\[\]-~]*"),
 }
-_ROW: Final = re.compile(
-    f"{_USUAL}(?:{'|'.join(f'(?P<{kind}>{shape})' for kind, shape in _ROWS.items())})", re.ASCII
+"""A row of a report has no words of another line of a report, and no name that may contain such words."""
+
+_OTHER: Final = r"(?!(?:\S{1,255} )?kernel(?:\[\d{1,10}\])?:|\[[ <+-]{0,9}\d{1,10}\.)[ -\[\]-~]*"
+_LINE: Final = re.compile(
+    f"{_USUAL}(?:{'|'.join(f'(?P<{row}>{shape})' for row, shape in _ROWS.items())}|({_OTHER}))", re.ASCII
 )
-"""A line in the styles in which most logs have it. A row of a report has no words of another line of a
-report, and no name that may contain such words. `other`: any other text, which may have such words."""
-
-RowKind = Literal["stat", "trace", "task", "other"]
-
-
-class Row(NamedTuple):
-    """A line in a usual style, most often a row of a report; a record is made of it only if it is needed."""
-
-    line: int
-    kind: RowKind
-    text: str
-    since_boot_ns: int | None
-    wall: str | None
-    host: str | None
-    caller: str | None
-    prefix: int
-    is_raw: bool
-
-    @property
-    def stamp(self) -> Stamp:
-        """Return the time and the place of the row."""
-        return Stamp(self.line, self.since_boot_ns, self.wall)
-
-    def record(self, *, is_row: bool) -> Record:
-        """Return the line as `read` does. `is_row`: it is a row of a report (`Reader.is_row`)."""
-        return Record(
-            self.stamp, self.text, self.host, self.caller, self.prefix, is_raw=self.is_raw, is_row=is_row
-        )
+"""A line in the styles in which most logs have it. The last group has the name of a row, or no name."""
 
 
 def read(line: str, number: int) -> Record | None:
@@ -176,20 +154,22 @@ def read(line: str, number: int) -> Record | None:
     return _text(line, number)
 
 
-def row(line: str, number: int) -> Row | None:
-    """Return a line that is in one of the usual styles; None for any other line.
+def usual(line: str, number: int) -> Record | None:
+    """Return the message in a line that is in one of the usual styles, with its `row`; None for any other
+    line.
 
-    Most lines of a report are rows. This takes a fifth of the time of `read`, which returns the same.
+    Most lines of a report are rows. This takes a fifth of the time of `read`, which returns the same without
+    the `row`.
     """
-    found = _ROW.fullmatch(line)
-    return None if found is None else _row(found, number, found.lastgroup)  # type: ignore[arg-type]
+    found = _LINE.fullmatch(line)
+    return None if found is None else _usual(found, number, found.lastgroup)  # type: ignore[arg-type]
 
 
-def _row(found: re.Match[str], number: int, kind: RowKind) -> Row | None:
+def _usual(found: re.Match[str], number: int, row: RowKind | None) -> Record | None:
     us, by, wall, host, date, seconds, fraction, caller = found.groups()[:8]
     at = found.lastindex or 0
     if us is not None:
-        return Row(number, kind, found[at], int(us) * 1000, None, None, by, found.start(at), True)
+        return Record(Stamp(number, int(us) * 1000), found[at], None, by, found.start(at), True, row)
     if date is not None:
         wall = date.strip("[]")
     if seconds is not None:
@@ -198,13 +178,12 @@ def _row(found: re.Match[str], number: int, kind: RowKind) -> Row | None:
         since_boot_ns = None
     else:
         return None  # without a prefix, it may continue another line
-    return Row(number, kind, found[at], since_boot_ns, wall, host, caller, found.start(at), False)
+    stamp = Stamp(number, since_boot_ns, wall)
+    return Record(stamp, found[at], host, caller, found.start(at), False, row)
 
 
-_RUN: Final = {
-    kind: re.compile(f"{_USUAL}(?P<{kind}>{shape})", re.ASCII).fullmatch
-    for kind, shape in _ROWS.items()
-    if kind != "other"
+_RUN: Final[Mapping[RowKind | None, Callable[[str], re.Match[str] | None]]] = {
+    row: re.compile(f"{_USUAL}({shape})", re.ASCII).fullmatch for row, shape in _ROWS.items()
 }
 
 
@@ -212,24 +191,24 @@ class Run:
     """Rows of one kind, machine and task, in lines one after the other.
 
     A report has a hundred rows, so they are kept as columns: `texts`, and `times_ns` since boot (None: not
-    known). A `Row` is made only if it is needed.
+    known). A `Record` is made only if it is needed.
     """
 
     __slots__ = ("_further", "first", "texts", "times_ns")
 
-    def __init__(self, first: Row) -> None:
+    def __init__(self, first: Record) -> None:
         self.first = first
         self.texts = [first.text]
-        self.times_ns = [first.since_boot_ns]
-        self._further: list[re.Match[str] | Row] = []
+        self.times_ns = [first.stamp.since_boot_ns]
+        self._further: list[re.Match[str] | Record] = []
 
-    def add(self, row: Row) -> bool:
+    def add(self, row: Record) -> bool:
         """Add the row after the last one; return whether it is of the same kind, machine and task."""
         first = self.first
-        is_beside = first.kind == row.kind and first.host == row.host and first.caller == row.caller
+        is_beside = first.row == row.row and first.host == row.host and first.caller == row.caller
         if is_beside:
             self.texts.append(row.text)
-            self.times_ns.append(row.since_boot_ns)
+            self.times_ns.append(row.stamp.since_boot_ns)
             self._further.append(row)
         return is_beside
 
@@ -237,7 +216,7 @@ class Run:
         """Add the rows at the beginning of these lines, which follow the last row; return their number."""
         host, task = self.first.host, self.first.caller
         further, before = self._further, len(self._further)
-        for found in map(_RUN[self.first.kind], lines):
+        for found in map(_RUN[self.first.row], lines):
             if found is None:
                 break
             us, by, wall, of_host, date, seconds, fraction, caller, text = found.groups()
@@ -256,15 +235,15 @@ class Run:
             further.append(found)
         return len(further) - before
 
-    def row(self, at: int) -> Row:
+    def row(self, at: int) -> Record:
         """Return the row at a position."""
-        made: re.Match[str] | Row | None = self._further[at - 1] if at else self.first
+        made: re.Match[str] | Record | None = self._further[at - 1] if at else self.first
         if isinstance(made, re.Match):
-            made = _row(made, self.first.line + at, self.first.kind)
+            made = _usual(made, self.first.stamp.line + at, self.first.row)
         assert made is not None
         return made
 
-    def pop(self) -> Row:
+    def pop(self) -> Record:
         """Remove the last row, and return it."""
         last = self.row(len(self.texts) - 1)
         del self.texts[-1], self.times_ns[-1], self._further[-1:]
