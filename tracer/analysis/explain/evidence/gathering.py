@@ -10,7 +10,7 @@ from typing import Final
 from tracer.analysis.explain.evidence.kinds import found, on_suspect, resolution_ns
 from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.findings import LATELY_NS, OF_MACHINE, Findings
-from tracer.analysis.explain.measure.pace import growth_span_s
+from tracer.analysis.explain.measure.growth import growth_span_s
 from tracer.analysis.results.kill import Evidence, Suspect, Victim
 from tracer.schema import UNLIMITED_BYTES
 

@@ -24,7 +24,6 @@ from tracer.analysis.core.tables import page_size, unrecorded_categories
 from tracer.analysis.explain.measure import findings, growth, shared_memory
 from tracer.analysis.explain.measure.composition import Memory
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Mover, Rise, Swap
-from tracer.analysis.explain.measure.pace import measured_pace
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.kill import Candidate
 from tracer.analysis.views.reclaim import requested_pages, waited_ns
@@ -211,7 +210,7 @@ def around(
     return replace(
         found,
         rise=_rise(subtree, window),
-        pace=measured_pace(subtree, window),
+        pace=growth.measured_pace(subtree, window),
         thrashing=findings.thrashing_before_a_kill(subtree, window.at_limit, window.end),
         holders=_holders(_sampled(subtree), below, levels, trigger_id),
         # Page cache and kernel objects outlive their cgroup, which is then dying.

@@ -13,7 +13,7 @@ from tracer.analysis.explain.evidence import contributing
 from tracer.analysis.explain.evidence.contributing import company, crowd
 from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.measure.pace import growth_span_s
+from tracer.analysis.explain.measure.growth import growth_span_s
 from tracer.analysis.explain.runtimes import MUCH_SHARE
 from tracer.analysis.explain.sizing.kill_range import Ground, LimitAtKill, Range
 from tracer.analysis.explain.words import sentence_parts
