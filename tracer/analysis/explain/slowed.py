@@ -44,7 +44,8 @@ from tracer.analysis.core.columns import (
 from tracer.analysis.core.ledger import made_in_trace
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, end_ns, page_size
-from tracer.analysis.explain.measure.findings import LEAST_REREAD, LEAST_SHARE, Throttled
+from tracer.analysis.explain.measure.findings import Throttled
+from tracer.analysis.explain.measure.growth import LEAST_REREAD, LEAST_SHARE
 from tracer.analysis.results.survivor import Crawl, Delayed, Held, HighOwner, LostTime, Progress, RereadFile
 from tracer.analysis.views import reclaim
 from tracer.analysis.views.lost_time import BIN_NS, Spending, Times

@@ -21,7 +21,7 @@ from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.rows import RowsByThing, RunningSums, TableRows
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import page_size, unrecorded_categories
-from tracer.analysis.explain.measure import findings, growth, shared_memory
+from tracer.analysis.explain.measure import growth, shared_memory
 from tracer.analysis.explain.measure.composition import Memory
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Mover, Rise, Swap
 from tracer.analysis.explain.measure.window import Window
@@ -211,7 +211,7 @@ def around(
         found,
         rise=_rise(subtree, window),
         pace=growth.measured_pace(subtree, window),
-        thrashing=findings.thrashing_before_a_kill(subtree, window.at_limit, window.end),
+        thrashing=growth.thrashing_before_a_kill(subtree, window.at_limit, window.end),
         holders=_holders(_sampled(subtree), below, levels, trigger_id),
         # Page cache and kernel objects outlive their cgroup, which is then dying.
         dying_bytes=int(np.where(below.is_known, np.maximum(levels, 0), 0)[tops].sum()),

@@ -9,6 +9,9 @@ Time in which tasks could not grow at the limit does not count, since a greater 
 without growth, such as that of a frozen cgroup, does not count either: growth is as quick as it is while
 memory grows.
 
+A cgroup without page cache left may crawl for minutes before it is killed, since each page that a task gets
+is taken from another: it thrashes. This time is no part of the pace of its growth.
+
 Each sentence on growth has its time from the pace, so that a report names one: by how much memory grew since
 its last minimum, and in what time. The window may begin earlier: with the passing of half of the limit, or
 with the trace.
@@ -19,16 +22,18 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import NO_ID, utc_time
 from tracer.analysis.core.gaps import LOOKED_NS
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import unrecorded_categories
-from tracer.analysis.explain.measure.findings import Findings, LostTo, Pace, oom_disabled_ns, thrashed_ns
+from tracer.analysis.core.tables import page_size, unrecorded_categories
+from tracer.analysis.explain.measure.findings import Findings, LostTo, Pace, Thrashing
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.quality import resolution_s
+from tracer.analysis.views.reclaim import reclaimed_anon_pages, waited_ns
 
 _LEAST_BYTES: Final = 1 << 20
 """Samples may differ by less between counters that no moment reads together."""
@@ -148,3 +153,94 @@ def growth_span_s(findings: Findings, grown_bytes: int) -> tuple[float, float]:
     if pace is not None and pace.is_all and grown_bytes <= pace.grown_bytes * (1 + 1 / _NOTABLE_DIVISOR):
         return pace.span_s + pace.lost_s, pace.resolution_s
     return (window.end - window.begin) / 1e9, resolution_s(findings.thinned, utc_time(window.begin))
+
+
+LEAST_SHARE: Final = 1 / 3
+LEAST_REREAD: Final = 0.25
+_LEAST_NS: Final = 2_000_000_000
+"""Lost time is known by the second: two of them are the least."""
+
+
+def thrashed_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
+    """Return the part of an interval that its tasks lost (`views.lost_time`), in ns; 0 if it is less than a
+    third of the interval, or not known."""
+    is_slowed = (
+        _is_evicting(subtree, begin_ns, end_ns)
+        or reclaimed_anon_pages(subtree, begin_ns, end_ns)
+        or waited_ns(subtree, "high", begin_ns, end_ns)
+    )
+    if end_ns - begin_ns < _LEAST_NS or not is_slowed:
+        return 0
+    origin_ns, bin_ns, share = _lost_shares(subtree)
+    first, end = max((begin_ns - origin_ns) // bin_ns, 0), max(-(-(end_ns - origin_ns) // bin_ns), 0)
+    share = share[first:end]
+    edges = origin_ns + (first + np.arange(len(share) + 1, dtype=np.int64)) * bin_ns
+    overlap = np.diff(np.clip(edges, begin_ns, end_ns))
+    lost = int((overlap * share).sum())
+    return lost if lost >= LEAST_SHARE * (end_ns - begin_ns) else 0
+
+
+def oom_disabled_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
+    """Return the part of an interval in which tasks waited with the OOM killer disabled, in ns."""
+    waits = waits_at_limit(subtree).within(begin_ns, end_ns)
+    edges = np.concatenate([[begin_ns], waits.times, [end_ns]])
+    return int((np.diff(edges) * np.append(waits.before or 0, waits.values)).sum())
+
+
+def waits_at_limit(subtree: Subtree) -> Steps:
+    """Return 1 from each reading that found tasks waiting for memory with the OOM killer disabled (v1:
+    memory.oom_control), 0 from each other one."""
+    under_oom = ledger.reading(subtree, "under_oom")
+    disabled = ledger.reading(subtree, "oom_kill_disable").at_each(under_oom.times)
+    return Steps(under_oom.times, under_oom.values * disabled, None)
+
+
+def thrashing_before_a_kill(subtree: Subtree, at_limit_ns: int, kill_ns: int) -> Thrashing | None:
+    """Return the thrashing that lasted until a kill: the seconds at the limit, without a gap, in which tasks
+    lost a third of their time or more.
+
+    None if these are fewer than two, or little was read again in them.
+    """
+    if kill_ns - at_limit_ns < _LEAST_NS or not _is_evicting(subtree, at_limit_ns, kill_ns):
+        return None
+    origin_ns, bin_ns, share = _lost_shares(subtree)
+    first = max(-(-(at_limit_ns - origin_ns) // bin_ns), 0)
+    last = (kill_ns - origin_ns) // bin_ns  # the second of the kill counts in part
+    calm = np.flatnonzero(share[first:last] < LEAST_SHARE)
+    begin_ns = origin_ns + (first + (int(calm[-1]) + 1 if len(calm) else 0)) * bin_ns
+    if kill_ns - begin_ns < _LEAST_NS:
+        return None
+    page = page_size(subtree.whole)
+    evicted = subtree.evicted.pages_between(begin_ns, kill_ns)
+    back = subtree.refaulted
+    from_row, end_row = np.searchsorted(back.time, [begin_ns, kill_ns + 1])
+    again = int(back.pages[from_row:end_row].sum(dtype=np.int64))
+    if not again or again < LEAST_REREAD * evicted:
+        return None
+    lost = thrashed_ns(subtree, begin_ns, kill_ns)
+    return Thrashing(
+        span_ns=kill_ns - begin_ns,
+        lost_ns=lost,
+        evicted_bytes=evicted * page,
+        refaulted_bytes=again * page,
+    )
+
+
+def _is_evicting(subtree: Subtree, begin_ns: int, end_ns: int) -> bool:
+    return subtree.evicted.pages_between(begin_ns, end_ns) > 0
+
+
+def _lost_shares(subtree: Subtree) -> tuple[int, int, npt.NDArray[np.float64]]:
+    """Return the begin of the first bin, the width of all, and the share of each that tasks lost; 0 if not
+    known."""
+
+    def find() -> tuple[int, int, npt.NDArray[np.float64]]:
+        from tracer.analysis.views.lost_time import BIN_NS, Spending  # noqa: PLC0415  few kills follow a crawl
+
+        spending = subtree.once_for_all("thrashing.spending", lambda: Spending(subtree.whole))
+        times = spending.of(subtree)
+        whole = np.nan_to_num(times.all_ms)
+        share = np.where(whole > 0, times.lost_ms / np.maximum(whole, 1e-9), 0)
+        return times.begin_ns, BIN_NS, share
+
+    return subtree.once("thrashing.lost_shares", find)

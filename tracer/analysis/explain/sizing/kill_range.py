@@ -33,8 +33,8 @@ from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import CHARGE_BATCH_PAGES, TraceTables, breaks_off, end_ns, page_size
 from tracer.analysis.explain.measure import composition, shared_memory
-from tracer.analysis.explain.measure.findings import Findings, waits_at_limit
-from tracer.analysis.explain.measure.growth import measured_pace
+from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.measure.growth import measured_pace, waits_at_limit
 from tracer.analysis.explain.measure.last_looks import heap_bound, library_bounds
 from tracer.analysis.explain.measure.window import why_not_followed
 from tracer.analysis.explain.sizing.unreclaimable import unwritten

@@ -47,7 +47,7 @@ from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import Int64s, integers, is_one_of, known
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
-from tracer.analysis.explain.measure.findings import LEAST_SHARE
+from tracer.analysis.explain.measure.growth import LEAST_SHARE
 from tracer.analysis.explain.sizing.kill_range import (
     LISTS_DIVISOR,
     Spared,
