@@ -34,7 +34,7 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import CHARGE_BATCH_PAGES, TraceTables, breaks_off, end_ns, page_size
 from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.measure.growth import measured_pace, waits_at_limit
+from tracer.analysis.explain.measure.growth import waits_at_limit
 from tracer.analysis.explain.measure.last_looks import heap_bound, library_bounds
 from tracer.analysis.explain.measure.window import why_not_followed
 from tracer.analysis.explain.sizing.unreclaimable import unwritten
@@ -391,8 +391,8 @@ def kill_range(subtree: Subtree, rows: Sequence[Mapping[str, Any]], findings: Fi
     if (why_not := _why_not_the_limit(findings, kill)) is not None:
         return Range(), why_not
     if (elastic := why_elastic(subtree)) is not None:
-        return Range(None, (), _pace(subtree, findings)), elastic
-    mapped, pace = _Mapped.from_victims(rows, findings), _pace(subtree, findings)
+        return Range(None, (), _pace(findings)), elastic
+    mapped, pace = _Mapped.from_victims(rows, findings), _pace(findings)
     why_no_end = why_none_after_kill(findings) or _why_no_curve(subtree, findings)
     high, basis = kill.low_bytes, list[Ground]()
     if mapped is None:
@@ -512,9 +512,9 @@ _MAPPED_COLUMNS: Final = (
 )
 
 
-def _pace(subtree: Subtree, findings: Findings) -> Ground | None:
+def _pace(findings: Findings) -> Ground | None:
     """Return how long a greater limit would have lasted; None if nothing grew."""
-    pace = None if findings.window is None else measured_pace(subtree, findings.window)
+    pace = findings.circumstances.pace
     if pace is None:
         return None
     numbers = {name: value for name, value in asdict(pace).items() if name != "is_all"}
