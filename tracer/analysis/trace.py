@@ -207,6 +207,8 @@ class AnalysedTrace(Trace):
 
     def sigkilled(self, cgroup: str | int | None = None) -> list[Sigkill]:
         """Return the SIGKILLs that ended processes and were not the OOM killer's, by time."""
+        if self.sigkills.empty:
+            return []
         from tracer.analysis.views.sigkills import sigkills
 
         return sigkills(self, cgroup)

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import Final, Literal
 
 from tracer.analysis.core.columns import optional, utc_time
+from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import outline as outlines
 from tracer.analysis.explain import runtimes, shortage, verdict, victim_selection
@@ -22,10 +23,10 @@ from tracer.analysis.explain.measure import (
     window,
 )
 from tracer.analysis.explain.measure.composition import Memory
-from tracer.analysis.explain.measure.findings import Circumstances, Findings
+from tracer.analysis.explain.measure.findings import Circumstances, Findings, Throttled
 from tracer.analysis.explain.measure.recorded_kill import RecordedKill
 from tracer.analysis.explain.sizing.kill_range import kill_range
-from tracer.analysis.explain.slowed import throttled_before
+from tracer.analysis.explain.slowed import HighLimits
 from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.explain.words import advice, sentence_parts
 from tracer.analysis.kernel_log.comparison import Told
@@ -208,7 +209,17 @@ class RecordedFacts:
             candidates=selection.candidates,
             weighed_tgids=selection.tgids,
         )
-        return replace(found, throttled=throttled_before(kill.subtree, kill.window.begin, kill.time_ns))
+        return replace(found, throttled=_throttled(kill.subtree, kill.window.begin, kill.time_ns))
+
+
+def _throttled(subtree: Subtree, begin_ns: int, kill_ns: int) -> Throttled | None:
+    """Return the waits above a memory.high since `begin_ns`, until a kill; None if there were none."""
+    waited_ns = reclaim.waited_ns(subtree, "high", begin_ns, kill_ns)
+    if not waited_ns:
+        return None
+    limits = subtree.once_for_all("slowed.high_limits", lambda: HighLimits(subtree.whole))
+    high = limits.owner(subtree, is_throttled=True)
+    return Throttled(waited_ns, kill_ns - begin_ns, high)
 
 
 def judged(kill: RecordedFacts) -> OomReport:

@@ -44,7 +44,6 @@ from tracer.analysis.core.columns import (
 from tracer.analysis.core.ledger import made_in_trace
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, end_ns, page_size
-from tracer.analysis.explain.measure.findings import Throttled
 from tracer.analysis.explain.measure.growth import LEAST_REREAD, LEAST_SHARE
 from tracer.analysis.results.survivor import Crawl, Delayed, Held, HighOwner, LostTime, Progress, RereadFile
 from tracer.analysis.views import reclaim
@@ -292,16 +291,6 @@ class HighLimits:
             own, swap = (events(number, name, is_made) for name in _COUNTS)
             found[number] = _Readings(high, effective, peak, swap_high, *own, *swap)
         return found
-
-
-def throttled_before(subtree: Subtree, begin_ns: int, kill_ns: int) -> Throttled | None:
-    """Return the waits above a memory.high since `begin_ns`, until a kill; None if there were none."""
-    waited_ns = reclaim.waited_ns(subtree, "high", begin_ns, kill_ns)
-    if not waited_ns:
-        return None
-    limits = subtree.once_for_all("slowed.high_limits", lambda: HighLimits(subtree.whole))
-    high = limits.owner(subtree, is_throttled=True)
-    return Throttled(waited_ns, kill_ns - begin_ns, high)
 
 
 def why_not_known(owner: HighOwner) -> dict[str, str]:

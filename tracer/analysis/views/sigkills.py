@@ -35,8 +35,6 @@ def sigkills(trace: TraceTables, cgroup: str | int | None = None) -> list[Sigkil
         for number, path, container in known.itertuples(name=None)
     }
     dicts: list[Any] = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    if not dicts:
-        return []
     pressure = _Pressure(trace)
     return [
         from_row(
