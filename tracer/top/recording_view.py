@@ -22,7 +22,6 @@ from tracer.live.now import Moment, Snapshots
 from tracer.live.tally import Tally
 from tracer.render.words.alarm_words import alarm_sentence
 from tracer.render.words.sigkill_words import in_a_line
-from tracer.schema import UNLIMITED_BYTES
 from tracer.top.details import Details, RecentRows, Sheet, failures_in
 from tracer.top.feed import KILL, LIMIT, MOST, NOTE, NOTHING, SOON, Decision
 from tracer.top.files_now import FilesNow
@@ -111,7 +110,7 @@ class RecordingView:
     def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
         """Take SIGKILLs that were not the OOM killer's."""
         for row, place, number in kills[-MOST:]:
-            kill = from_row(row, {}, unlimited_bytes=UNLIMITED_BYTES)
+            kill = from_row(row, {})
             self._decided(Decision(row["time"], KILL, place, in_a_line(kill, number)))
 
     def judged(self, verdict: FirstVerdict) -> None:

@@ -32,7 +32,6 @@ from tracer.kernel.privileges import require_root
 from tracer.kernel.process.priority import Urgency
 from tracer.render.words import sigkill_words
 from tracer.render.words.alarm_words import alarm_sentence
-from tracer.schema import UNLIMITED_BYTES
 from tracer.trace.history.history import Follower, History
 from tracer.trace.row_sink import RowSink
 from tracer.units import duration
@@ -350,7 +349,7 @@ class _Watcher:
             return
         for row, *_ in kills:
             if self._alarms.takes_sigkill(time.monotonic_ns()):
-                kill = sigkill.from_row(row, {}, unlimited_bytes=UNLIMITED_BYTES)
+                kill = sigkill.from_row(row, {})
                 sentence = sigkill_words.sentence(kill)
                 trigger = Trigger("sigkill", row["time"], row["cgroup_id"], sentence=sentence)
                 self._stories.trigger([trigger])

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
+from tracer.schema import UNLIMITED_BYTES
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -105,13 +107,12 @@ def from_row(
     row: Mapping[str, Any],
     names: Mapping[int, tuple[str | None, str | None]],
     *,
-    unlimited_bytes: int,
     time: pd.Timestamp | None = None,
     pressure_share: float | None = None,
 ) -> Sigkill:
     """Return the SIGKILL of a row of `sigkills`, in which None stands for null.
 
-    `names`: cgroup id -> path and container. From `unlimited_bytes` on, a limit is none.
+    `names`: cgroup id -> path and container.
     """
 
     def party(name: str, cgroup: float | None = None) -> Party | None:
@@ -131,7 +132,7 @@ def from_row(
         row["way"],
         None if since_ns is None else round(since_ns / 1e9, 3),
         None if usage is None else int(usage),
-        None if limit is None or limit >= unlimited_bytes else int(limit),
+        None if limit is None or limit >= UNLIMITED_BYTES else int(limit),
         pressure_share,
         None if start_ns is None else int(start_ns),
     )

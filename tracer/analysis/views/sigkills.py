@@ -11,7 +11,6 @@ from tracer.analysis.core import naming
 from tracer.analysis.core.columns import Int64s, integers, times_ns
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.sigkill import PRESSURE_WINDOW_S, Sigkill, from_row
-from tracer.schema import UNLIMITED_BYTES
 
 _SECOND_NS: Final = 1_000_000_000
 _SHORTEST_NS: Final = _SECOND_NS
@@ -40,7 +39,6 @@ def sigkills(trace: TraceTables, cgroup: str | int | None = None) -> list[Sigkil
         from_row(
             row,
             names,
-            unlimited_bytes=UNLIMITED_BYTES,
             time=time,
             pressure_share=pressure.share(row["cgroup_id"], time.as_unit("ns").value),
         )

@@ -10,7 +10,6 @@ from tracer.analysis.results import sigkill
 from tracer.capture.observer import Sigkilled
 from tracer.render.words.escape import visible
 from tracer.render.words.sigkill_words import clock, in_a_line
-from tracer.schema import UNLIMITED_BYTES
 from tracer.units import count, size
 
 _MOST_AT_ONCE: Final = 8
@@ -29,7 +28,7 @@ def kill_notice(kill: Mapping[str, Any], place: str) -> str:
 def sigkill_notice(one: Sigkilled) -> str:
     """Return `SIGKILL to web (pid 7) in NAME at 20:14:03 UTC: sent by timeout (pid 3), child of sh (pid 2)`,
     escaped."""
-    kill = sigkill.from_row(one.row, {}, unlimited_bytes=UNLIMITED_BYTES)
+    kill = sigkill.from_row(one.row, {})
     return visible(in_a_line(kill, one.number, one.place, _clock(one.row)))
 
 
