@@ -24,14 +24,9 @@ class _BatchAttr(ctypes.Structure):
     """The `batch` member of union bpf_attr (include/uapi/linux/bpf.h)."""
 
     _fields_ = (
-        ("in_batch", ctypes.c_uint64),
-        ("out_batch", ctypes.c_uint64),
-        ("keys", ctypes.c_uint64),
-        ("values", ctypes.c_uint64),
-        ("count", ctypes.c_uint32),
-        ("map_fd", ctypes.c_uint32),
-        ("elem_flags", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),
+        *syscall.u64("in_batch", "out_batch", "keys", "values"),
+        *syscall.u32("count", "map_fd"),
+        *syscall.u64("elem_flags", "flags"),
     )
 
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from tracer.capture.bpf.syscall import machine
+from tracer.capture.bpf.syscall import machine, u32, u64
 
 KPROBES: Final = Path("/sys/bus/event_source/devices/kprobe")
 """The kprobes of perf events (kernel/events/core.c); absent in a kernel without kprobes."""
@@ -23,17 +23,10 @@ class _EventAttr(ctypes.Structure):
     """struct perf_event_attr (include/uapi/linux/perf_event.h) up to config2 (PERF_ATTR_SIZE_VER1)."""
 
     _fields_ = (
-        ("type", ctypes.c_uint32),
-        ("size", ctypes.c_uint32),
-        ("config", ctypes.c_uint64),
-        ("sample_period", ctypes.c_uint64),
-        ("sample_type", ctypes.c_uint64),
-        ("read_format", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),
-        ("wakeup_events", ctypes.c_uint32),
-        ("bp_type", ctypes.c_uint32),
-        ("kprobe_func", ctypes.c_uint64),
-        ("probe_offset", ctypes.c_uint64),
+        *u32("type", "size"),
+        *u64("config", "sample_period", "sample_type", "read_format", "flags"),
+        *u32("wakeup_events", "bp_type"),
+        *u64("kprobe_func", "probe_offset"),
     )
 
 

@@ -48,25 +48,25 @@ _ARGS: Final = struct.Struct(f"{TEST_RUN_ARGS}Q")
 _NO_ARGS: Final = (0,) * TEST_RUN_ARGS
 
 
+def u32(*names: str) -> Sequence[tuple[str, type[ctypes.c_uint32]]]:
+    """Return members of a structure of the kernel: __u32."""
+    return [(name, ctypes.c_uint32) for name in names]
+
+
+def u64(*names: str) -> Sequence[tuple[str, type[ctypes.c_uint64]]]:
+    """Return members of a structure of the kernel: __u64, or an address."""
+    return [(name, ctypes.c_uint64) for name in names]
+
+
 class _TestRunAttr(ctypes.Structure):
     """The `test` member of union bpf_attr (include/uapi/linux/bpf.h)."""
 
     _fields_ = (
-        ("prog_fd", ctypes.c_uint32),
-        ("retval", ctypes.c_uint32),
-        ("data_size_in", ctypes.c_uint32),
-        ("data_size_out", ctypes.c_uint32),
-        ("data_in", ctypes.c_uint64),
-        ("data_out", ctypes.c_uint64),
-        ("repeat", ctypes.c_uint32),
-        ("duration", ctypes.c_uint32),
-        ("ctx_size_in", ctypes.c_uint32),
-        ("ctx_size_out", ctypes.c_uint32),
-        ("ctx_in", ctypes.c_uint64),
-        ("ctx_out", ctypes.c_uint64),
-        ("flags", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-        ("batch_size", ctypes.c_uint32),
+        *u32("prog_fd", "retval", "data_size_in", "data_size_out"),
+        *u64("data_in", "data_out"),
+        *u32("repeat", "duration", "ctx_size_in", "ctx_size_out"),
+        *u64("ctx_in", "ctx_out"),
+        *u32("flags", "cpu", "batch_size"),
     )
 
 
@@ -82,26 +82,17 @@ class _ProgLoadAttr(ctypes.Structure):
     """The member of union bpf_attr for BPF_PROG_LOAD, up to the last field that is used."""
 
     _fields_ = (
-        ("prog_type", ctypes.c_uint32),
-        ("insn_cnt", ctypes.c_uint32),
-        ("insns", ctypes.c_uint64),
-        ("license", ctypes.c_uint64),
-        ("log_level", ctypes.c_uint32),
-        ("log_size", ctypes.c_uint32),
-        ("log_buf", ctypes.c_uint64),
-        ("kern_version", ctypes.c_uint32),
-        ("prog_flags", ctypes.c_uint32),
+        *u32("prog_type", "insn_cnt"),
+        *u64("insns", "license"),
+        *u32("log_level", "log_size"),
+        *u64("log_buf"),
+        *u32("kern_version", "prog_flags"),
         ("prog_name", ctypes.c_char * _NAME_BYTES),
-        ("prog_ifindex", ctypes.c_uint32),
-        ("expected_attach_type", ctypes.c_uint32),
-        ("prog_btf_fd", ctypes.c_uint32),
-        ("func_info_rec_size", ctypes.c_uint32),
-        ("func_info", ctypes.c_uint64),
-        ("func_info_cnt", ctypes.c_uint32),
-        ("line_info_rec_size", ctypes.c_uint32),
-        ("line_info", ctypes.c_uint64),
-        ("line_info_cnt", ctypes.c_uint32),
-        ("attach_btf_id", ctypes.c_uint32),
+        *u32("prog_ifindex", "expected_attach_type", "prog_btf_fd", "func_info_rec_size"),
+        *u64("func_info"),
+        *u32("func_info_cnt", "line_info_rec_size"),
+        *u64("line_info"),
+        *u32("line_info_cnt", "attach_btf_id"),
     )
 
 
@@ -115,9 +106,8 @@ class _BtfLoadAttr(ctypes.Structure):
     """The first fields of the member of union bpf_attr for BPF_BTF_LOAD."""
 
     _fields_ = (
-        ("btf", ctypes.c_uint64),
-        ("btf_log_buf", ctypes.c_uint64),
-        ("btf_size", ctypes.c_uint32),
+        *u64("btf", "btf_log_buf"),
+        *u32("btf_size"),
     )
 
 
@@ -131,13 +121,7 @@ class _MapCreateAttr(ctypes.Structure):
     """The first fields of the member of union bpf_attr for BPF_MAP_CREATE."""
 
     _fields_ = (
-        ("map_type", ctypes.c_uint32),
-        ("key_size", ctypes.c_uint32),
-        ("value_size", ctypes.c_uint32),
-        ("max_entries", ctypes.c_uint32),
-        ("map_flags", ctypes.c_uint32),
-        ("inner_map_fd", ctypes.c_uint32),
-        ("numa_node", ctypes.c_uint32),
+        *u32("map_type", "key_size", "value_size", "max_entries", "map_flags", "inner_map_fd", "numa_node"),
         ("map_name", ctypes.c_char * _NAME_BYTES),
     )
 
@@ -146,24 +130,15 @@ class _ElementAttr(ctypes.Structure):
     """The member of union bpf_attr for an element of a map."""
 
     _fields_ = (
-        ("map_fd", ctypes.c_uint32),
-        ("key", ctypes.c_uint64),
-        ("value", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),
+        *u32("map_fd"),
+        *u64("key", "value", "flags"),
     )
 
 
 class _MapInfo(ctypes.Structure):
     """The first fields of struct bpf_map_info."""
 
-    _fields_ = (
-        ("type", ctypes.c_uint32),
-        ("id", ctypes.c_uint32),
-        ("key_size", ctypes.c_uint32),
-        ("value_size", ctypes.c_uint32),
-        ("max_entries", ctypes.c_uint32),
-        ("map_flags", ctypes.c_uint32),
-    )
+    _fields_ = (*u32("type", "id", "key_size", "value_size", "max_entries", "map_flags"),)
 
 
 class _ObjectInfoAttr(ctypes.Structure):
@@ -177,9 +152,7 @@ class _ProgramInfo(ctypes.Structure):
 
     _fields_ = (
         ("before_", ctypes.c_uint64 * 24),
-        ("run_time_ns", ctypes.c_uint64),
-        ("run_cnt", ctypes.c_uint64),
-        ("recursion_misses", ctypes.c_uint64),
+        *u64("run_time_ns", "run_cnt", "recursion_misses"),
     )
 
 
