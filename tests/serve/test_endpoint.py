@@ -383,29 +383,30 @@ def test_numbers_are_those_of_memory_stat(
     work = start_workload(memcg, *steps)
     assert [work.advance() for _ in range(4)][-1] == "done read"
     settle(memcg)
-    now: dict[str, int | None] = {}
-    scraped_now: list[Sample] = []
+    parts: dict[str, float] = {}
 
-    def is_known() -> bool:
-        """Return whether a scrape has the usage and anonymous memory of the kernel, whose numbers were the
-        same before and after it: kswapd may evict cache from every cgroup. Kinds that were read while
-        memory.stat and usage did not agree are made to fit, until the next sample."""
-        now.update(kernels := read_columns(memcg, memory_hierarchy().version))
-        scraped_now[:] = [one for one in endpoint.all_samples() if one.labels.get("id") == path]
-        usage = {one.value for one in scraped_now if one.name == "memcg_tracer_usage_bytes"}
-        anon = {one.value for one in scraped_now if one.labels.get("kind") == "anon"}
-        has_same = usage == {now["usage_bytes"]} and now["anon_bytes"] in anon
-        return has_same and kernels == read_columns(memcg, memory_hierarchy().version)
+    def has_the_kernels() -> bool:
+        """Return whether a scrape has the usage and the kinds of the kernel, whose numbers were the same
+        before and after it: kswapd may evict cache from every cgroup. Kinds that were read while memory.stat
+        and usage did not agree are made to fit, until the next sample."""
+        now = read_columns(memcg, memory_hierarchy().version)
+        ours = [one for one in endpoint.all_samples() if one.labels.get("id") == path]
+        usage = {one.value for one in ours if one.name == "memcg_tracer_usage_bytes"}
+        parts.clear()
+        of_kinds = [one for one in ours if one.name == "memcg_tracer_memory_bytes"]
+        parts.update((one.labels["kind"], one.value) for one in of_kinds)
+        assert not usage or {sum(parts.values())} == usage
+        cache = sum(parts.get(kind, 0) for kind in ("file_clean", "file_dirty", "writeback", "shmem"))
+        return (
+            usage == {now["usage_bytes"]}
+            and parts.get("anon") == now["anon_bytes"]
+            and cache == now["file_bytes"]
+            and now == read_columns(memcg, memory_hierarchy().version)
+        )
 
-    endpoint.watcher.wait_for(is_known)
-    parts = {one.labels["kind"]: one.value for one in scraped_now if one.name == "memcg_tracer_memory_bytes"}
-    assert parts["anon"] == now["anon_bytes"]
-    assert parts["shmem"] == now["shmem_bytes"] == SHMEM_BYTES
-    assert sum(parts.values()) == now["usage_bytes"]
+    endpoint.watcher.wait_for(has_the_kernels)
+    assert parts["shmem"] == SHMEM_BYTES
     assert set(parts) <= {part.name for part in PARTS}
-    file, shmem = now["file_bytes"], now["shmem_bytes"]
-    assert file is not None and shmem is not None
-    assert parts["file_clean"] + parts["file_dirty"] + parts["writeback"] == file - shmem
     assert endpoint.value("pagecache_added_bytes_total", id=path) >= FILE_BYTES
     added = {
         cause: endpoint.value("pagecache_added_bytes_total", id=path, cause=cause)

@@ -185,7 +185,16 @@ def test_process_that_ended_keeps_no_descriptor(monkeypatch: pytest.MonkeyPatch)
                 links.add(str(one.readlink()))
         return links
 
-    with subprocess.Popen(["sleep", "5"]) as ending, subprocess.Popen(["sleep", "60"]) as other:
+    def program() -> subprocess.Popen[bytes]:
+        """Start one that runs already: `Popen` may return while exec(2) still changes the image."""
+        process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"runs\n")
+        assert process.stdout.readline() == b"runs\n"
+        return process
+
+    with program() as ending, program() as other:
         frames = PythonFrames(Programs(), print)  # type: ignore[arg-type]
         for process in (ending, other):
             frames.consider(process.pid, read_image(Path("/proc"), process.pid))
