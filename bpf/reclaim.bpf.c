@@ -108,11 +108,13 @@ static __always_inline void aim(struct attempt *attempt, struct bpf_raw_tracepoi
 	u32 pid = bpf_get_current_pid_tgid();
 	struct memcg_request *request = memcg_requests.lookup(&pid);
 	struct mem_cgroup *named = request ? request->memcg : NAMED_TARGET(ctx);
+	struct mem_cgroup *written = written_memcg();
 
 	if (!named)
-		named = written_memcg();
+		named = written;
 	if (named) {
 		attempt->target = named;
+		attempt->is_written = named == written;
 		attempt->record.target_source = TARGET_NAMED;
 		attempt->record.kind =
 			is_proactive(named, request) ? RECLAIM_PROACTIVE : RECLAIM_MEMCG;
@@ -166,6 +168,12 @@ static __always_inline void finish(struct attempt *attempt, u64 reclaimed)
 		if (record->kind == RECLAIM_MEMCG)
 			record->kind = RECLAIM_PROACTIVE; /* no limit was in the way */
 	}
+	/*
+	 * No charge waits for memory.max or memory.high written below usage. `ended` keeps the
+	 * kind: that write of memory.max can end in a kill.
+	 */
+	if (attempt->is_written)
+		record->kind = RECLAIM_PROACTIVE;
 	/* An attempt without a target reclaims from all cgroups. */
 	if (attempt->target && !is_traced(attempt->target))
 		return;

@@ -12,6 +12,7 @@
 struct attempt {
 	struct mem_cgroup *target;
 	struct mem_cgroup *scanned_memcg;
+	u64 is_written; /* the task writes a control file of the target */
 	struct reclaim_event record;
 };
 

@@ -14,10 +14,12 @@ from tracer.analysis.core.columns import utc_time
 from tracer.analysis.explain.kill_filter import with_kills
 from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.explain.survivors import held_cgroups
+from tracer.analysis.results.survivor import LoweredLimit
 from tracer.analysis.views.cache_flow import cache_flow
 from tracer.analysis.views.evictions import moves
 from tracer.analysis.views.timeline import timeline
 from tracer.render.words import survivor_facts
+from tracer.schema import UNLIMITED_BYTES
 
 MIB = 1 << 20
 PATHS = {1: "/", 2: "/a", 3: "/a/b", 4: "/ab", 5: "/a"}  # 5 was made after 2 was removed, and before 3
@@ -146,10 +148,8 @@ def test_held_headroom_of_a_lowered_limit_is_since_then(
         trace.add("samples", seconds, cgroup_id=7, source="periodic", **read)
     (one,) = held_cgroups(trace)
     assert one.headroom_bytes == headroom_mib * MIB
-    peak = dict(survivor_facts.held(one))["peak usage"]
-    assert (
-        peak == "40 MiB, above the limit: it was lowered later, or a charge that cannot fail was let through"
-    )
+    why = "it was lowered later" + (", or a charge that cannot fail was let through" if headroom_mib else "")
+    assert dict(survivor_facts.held(one))["peak usage"] == f"40 MiB, above the limit: {why}"
 
 
 def test_held_summary_of_an_interrupted_recording_does_not_exclude_a_kill(trace: Any) -> None:
@@ -359,8 +359,8 @@ def test_cache_that_was_evicted_on_request_made_no_room_at_a_limit(trace: Any) -
     (one,) = held_cgroups(trace)
     assert one.reclaim.requested_cache_pages == 2560
     facts = dict(survivor_facts.in_brief(one))
-    assert facts["evicted"].startswith("10 MiB of page cache, on request (memory.reclaim; v1: memory.force_")
-    assert "10 MiB of page cache was evicted on request (memory.reclaim;" in survivor_facts.summary([one])
+    assert facts["evicted"].startswith("10 MiB of page cache, on request (memory.reclaim, memory.force_")
+    assert "10 MiB of page cache was evicted on request (memory.reclaim," in survivor_facts.summary([one])
     asked = cache_flow(trace, moves(trace, 7), 7)
     assert asked.evicted_on_request_bytes == asked.evicted_bytes == 10 * MIB
     trace.add("reclaim", 1, kind="memcg", cgroup_id=7, task_cgroup_id=7, tgid=41, pid=41, **taken)
@@ -370,6 +370,61 @@ def test_cache_that_was_evicted_on_request_made_no_room_at_a_limit(trace: Any) -
     assert part in survivor_facts.summary([one])
     assert dict(survivor_facts.in_brief(one))["evicted"].endswith("; 10 MiB of it on request")
     assert one.evicted_on_request_bytes == 10 * MIB
+
+
+@pytest.mark.parametrize("old_mib", [64, None])
+def test_limit_that_was_lowered_below_usage_is_told_of_a_survivor(trace: Any, old_mib: int | None) -> None:
+    """At 1 s memory.max is lowered to 24 MiB, which takes 17 of 41 MiB. Reclaim reads it first."""
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    old = UNLIMITED_BYTES if old_mib is None else old_mib * MIB
+    trace.charged(0.1, 7, "file", 41 * MIB, usage_bytes=41 * MIB, limit_bytes=old)
+    taken = {"scanned": 4352, "reclaimed": 4352, "reclaimed_file": 4352, "duration_ns": 10**6}
+    at = {"usage_bytes": 24 * MIB, "limit_bytes": 24 * MIB}
+    by = {"cgroup_id": 7, "task_cgroup_id": 1, "tgid": 1, "pid": 1}
+    trace.add("reclaim", 1, kind="proactive", **by, **taken, **at)
+    row = {"cgroup_id": 7, "inode_id": 1, "index": 0, "nr_pages": 4352}
+    trace.add("pagecache", 0.1, op="add", cause="read", tgid=41, **row)
+    trace.add("pagecache", 1, op="delete", cause="reclaim_memcg", tgid=1, **row)
+    trace.charged(1.001, 7, "file", -17 * MIB, **at)
+    trace.add("samples", 1.1, cgroup_id=7, source="periodic", **at)
+    (one,) = held_cgroups(trace)
+    (lowered,) = one.lowered
+    assert lowered == LoweredLimit("memory.max", old, 24 * MIB, 41 * MIB, utc_time(trace.ns(1)))
+    how = "lowered from 64 MiB while 41 MiB was in use" if old_mib else "set while 41 MiB was in use"
+    assert dict(survivor_facts.in_brief(one))["limit"] == f"24 MiB, {how}"
+    summary = survivor_facts.summary([one])
+    assert f"reached its limit of 24 MiB ({how}); 17 MiB of page cache was evicted on request (" in summary
+    assert one.to_dict()["lowered"][0]["is_limited"] is (old_mib is not None)
+
+
+def test_usage_when_a_limit_of_v1_was_lowered_is_that_before_its_reclaim(trace: Any) -> None:
+    """v1 lowers the limit when reclaim has made room; an earlier request took 9 MiB."""
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    trace.charged(0.1, 7, "file", 50 * MIB, usage_bytes=50 * MIB, limit_bytes=64 * MIB)
+    by = {"cgroup_id": 7, "tgid": 1, "pid": 1, "kind": "proactive", "limit_bytes": 64 * MIB}
+    for at_s, left in ((0.5, 41), (1, 35), (1.03, 30), (1.06, 24)):
+        trace.add("reclaim", at_s, duration_ns=2 * 10**7, usage_bytes=left * MIB, **by)
+        trace.charged(at_s + 0.02, 7, "file", 0, usage_bytes=left * MIB, limit_bytes=64 * MIB)
+    trace.charged(1.1, 7, "file", 0, usage_bytes=24 * MIB, limit_bytes=24 * MIB)
+    (one,) = held_cgroups(trace)
+    assert [(it.limit_bytes, it.usage_bytes) for it in one.lowered] == [(64 * MIB, 41 * MIB)]
+
+
+def test_memory_high_that_was_lowered_below_usage_is_told_of_a_survivor(trace: Any) -> None:
+    """At 1 s memory.high is lowered from 64 to 24 MiB; samples read it, the second after its reclaim."""
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    for at_s, usage, high in ((0.5, 30, 64), (1.1, 24, 24), (1.2, 24, 24)):
+        read = {"usage_bytes": usage * MIB, "limit_bytes": 90 * MIB, "high_bytes": high * MIB}
+        trace.add("samples", at_s, cgroup_id=7, source="periodic", high_events=0, **read)
+    for at_s, mib in ((0.1, 30), (0.6, 41), (1.05, 24)):
+        trace.charged(at_s, 7, "file", 0, usage_bytes=mib * MIB, limit_bytes=90 * MIB)
+    (one,) = held_cgroups(trace)
+    assert one.lowered == (
+        LoweredLimit("memory.high", 64 * MIB, 24 * MIB, 41 * MIB, utc_time(trace.ns(1.1))),
+    )
+    said = dict(survivor_facts.in_brief(one))
+    assert said["memory.high"].startswith("24 MiB, lowered from 64 MiB while 41 MiB was in use, exceeded 0")
+    assert said["limit"] == "90 MiB"
 
 
 def test_request_that_also_swapped_evicted_cache_on_request(trace: Any) -> None:

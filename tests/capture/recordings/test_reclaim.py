@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 import tracer
+from tracer.analysis.explain.survivors import held_cgroups
+from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.render.words import survivor_facts
 
 pytestmark = [pytest.mark.kernel]
 
@@ -61,6 +64,42 @@ def test_reclaim_on_request_is_proactive(
     least_bytes = ASKED_BYTES if version == 2 else 0.9 * FILE_BYTES
     assert freed["nr_pages"].sum() * os.sysconf("SC_PAGESIZE") >= 0.9 * least_bytes
     assert attempts["reclaimed"].sum() >= freed["nr_pages"].sum()
+
+
+@pytest.mark.beside
+@pytest.mark.vm
+@pytest.mark.parametrize("file", ["memory.max", "memory.high"])
+def test_limit_written_below_usage_evicts_on_request(
+    file: str, memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """A process of another cgroup lowers a limit from twice the usage to half of it."""
+    version = memory_hierarchy().version
+    if version == 1 and file == "memory.high":
+        pytest.skip("needs memory.high (cgroup v2)")
+    limit = memcg / (file if version == 2 else "memory.limit_in_bytes")
+    path = disk_dir / "cached"
+    path.write_bytes(os.urandom(FILE_BYTES))
+    with path.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    limit.write_text(str(2 * FILE_BYTES), encoding="ascii")
+    recorder = start_recorder("-c", str(memcg))
+    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec cat "{path}"'
+    subprocess.run(["sh", "-c", enter], stdout=subprocess.DEVNULL, check=True)
+    limit.write_text(str(FILE_BYTES // 2), encoding="ascii")
+    trace = tracer.open(recorder.stop())
+
+    attempts = trace.reclaim[trace.reclaim["cgroup_id"] == cgroup_id(memcg)]
+    assert set(attempts["kind"]) == {"proactive"}
+    assert set(attempts["tgid"]) == {os.getpid()}
+    (one,) = held_cgroups(AnalysedTrace(recorder.path))
+    assert one.evicted_on_request_bytes == one.evicted_bytes >= 0.45 * FILE_BYTES
+    (lowered,) = one.lowered
+    assert (lowered.file, lowered.limit_bytes) == (file, 2 * FILE_BYTES)
+    assert abs(lowered.new_bytes - FILE_BYTES // 2) < resource.getpagesize()
+    assert FILE_BYTES <= lowered.usage_bytes <= 1.3 * FILE_BYTES
+    summary = survivor_facts.summary([one])
+    assert "evicted on request (" in summary or "no cgroup of this trace has a limit" in summary
 
 
 def test_cpu_time_of_reclaim_has_no_waits_for_a_cpu(

@@ -114,6 +114,12 @@ def test_heading_has_memory_high_if_it_is_set(timeline: pd.DataFrame, heading: H
     assert "memory.high" not in drawn(timeline, heading)
     timeline["high_bytes"] = pd.array([pd.NA, *[90 * MIB] * (len(timeline) - 1)], dtype="Int64")
     assert "limit 100 MiB, memory.high 90 MiB, " in drawn(timeline, heading)
+    timeline.loc[timeline.index[3:], "high_bytes"] = 50 * MIB
+    assert ", memory.high 90 MiB, later memory.high 50 MiB, " in drawn(timeline, heading)
+    timeline["is_high_limited"] = timeline["high_bytes"].notna()
+    assert "no memory.high, later memory.high 90 MiB, later memory.high 50 MiB" in " ".join(
+        drawn(timeline, heading).split()
+    )
 
 
 def test_timeline_with_only_reclaim_waits_has_no_lane(timeline: pd.DataFrame, heading: Heading) -> None:

@@ -281,38 +281,48 @@ def usage(subtree: Subtree) -> Steps:
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
-    """A limit that was lowered from `limit_bytes`; the lower one was first seen at `since_ns`."""
+    """A limit that was lowered from `limit_bytes`, which was last seen at `seen_ns`; the lower one was first
+    seen at `since_ns`."""
 
     limit_bytes: int
     since_ns: int
+    seen_ns: int
 
 
-def last_lowering(subtree: Subtree, limit_bytes: int, time_ns: int) -> Lowering | None:
+def last_lowering(
+    subtree: Subtree, limit_bytes: int, time_ns: int, column: str = "limit_bytes"
+) -> Lowering | None:
     """Return the last change of the cgroup's limit up to a moment, if it lowered the limit to `limit_bytes`,
-    the limit at that moment; None if it did not, or if the limit before was not seen."""
-    changes = subtree.once("ledger.limit_changes", lambda: _limit_changes(subtree))
-    last = int(changes.times.searchsorted(time_ns, side="right")) - 1
+    the limit at that moment; None if it did not, or if the limit before was not seen.
+
+    `column`: `limit_bytes`, or another limit that samples have.
+    """
+    read, changes = subtree.once(("ledger.limits", column), lambda: _limits(subtree, column))
+    last = int(read.times.searchsorted(time_ns, side="right")) - 1
     if last < 0:
         return None
-    if changes.values[last] > limit_bytes:
-        return Lowering(int(changes.values[last]), time_ns)
-    if last == 0 or changes.values[last - 1] <= changes.values[last]:
+    if read.values[last] > limit_bytes:
+        return Lowering(int(read.values[last]), time_ns, int(read.times[last]))
+    change = int(changes[changes.searchsorted(last, side="right") - 1])
+    if change == 0 or read.values[change - 1] <= read.values[change]:
         return None
-    return Lowering(int(changes.values[last - 1]), int(changes.times[last]))
+    return Lowering(int(read.values[change - 1]), *read.times[[change, change - 1]].tolist())
 
 
-def _limit_changes(subtree: Subtree) -> Steps:
-    """Return the cgroup's limit, as far as it was read. It changes when a new value was first read.
+def _limits(subtree: Subtree, column: str) -> tuple[Steps, Int64s]:
+    """Return (the cgroup's limit as it was read, the positions at which a new value was first read).
 
     Reclaim for a lowered limit is often the first to read it. It reads the limit at its end, but the limit
     was there at its begin.
     """
-    read, attempts = counter(subtree, "limit_bytes"), _read(subtree, "reclaim", "limit_bytes")
-    times, values = np.append(read.times, attempts[0]), np.append(read.values, attempts[1])
+    if column == "limit_bytes":
+        read = [counter(subtree, column), Steps(*_read(subtree, "reclaim", column), None)]
+    else:
+        read = [reading(subtree, column)]
+    times, values = (np.concatenate([getattr(one, of) for one in read]) for of in ("times", "values"))
     order = np.argsort(times, kind="stable")
     times, values = times[order], values[order]
-    is_change = np.diff(values, prepend=-1) != 0
-    return Steps(times[is_change], values[is_change], None)
+    return Steps(times, values, None), np.flatnonzero(np.diff(values, prepend=-1) != 0)
 
 
 def peak_usage(subtree: Subtree) -> int | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.columns import Int64s, utc_time
@@ -27,7 +27,7 @@ from tracer.analysis.explain.words import advice
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Grown
 from tracer.analysis.results.quality import Quality
-from tracer.analysis.results.survivor import Held, Progress
+from tracer.analysis.results.survivor import Held, LoweredLimit, Progress
 from tracer.analysis.views import miss_curve, reclaim
 from tracer.analysis.views.code_samples import grown_within
 from tracer.analysis.views.lost_time import Spending
@@ -194,6 +194,7 @@ def _held(
         effective_high_bytes=highs.effective_bytes(subtree.cgroup_id),
         high_owner=highs.owner(subtree, is_throttled=bool(going.lost and going.lost.throttled_ms)),
         psi_some_share=None if math.isnan(pressure) else pressure,
+        lowered=tuple(_lowered(subtree, end)),
     )
     why = _why_unknown(one) | {
         name: reason
@@ -309,6 +310,24 @@ def _headroom(subtree: Subtree, limit: int | None, peak: int | None, end: int) -
     if lowered is not None:
         peak = ledger.usage(subtree).within(lowered.since_ns, end).peak() or 0
     return max(limit - peak, 0)
+
+
+def _lowered(subtree: Subtree, end: int) -> Iterator[LoweredLimit]:
+    """Yield the limits whose last change lowered them below usage."""
+    usage = ledger.usage(subtree)
+    read: tuple[tuple[Literal["memory.max", "memory.high"], str, ledger.Steps], ...] = (
+        ("memory.max", "limit_bytes", ledger.counter(subtree, "limit_bytes")),
+        ("memory.high", "high_bytes", ledger.reading(subtree, "high_bytes")),
+    )
+    for file, column, limits in read:
+        limit = limits.at(end)
+        step = None if limit is None else ledger.last_lowering(subtree, limit, end, column)
+        if limit is None or step is None:
+            continue
+        asked_ns = reclaim.requested_since(subtree, step.since_ns)
+        most = usage.within(min(step.seen_ns + 1, asked_ns), step.since_ns).peak() or 0
+        if most > limit:
+            yield LoweredLimit(file, step.limit_bytes, limit, most, utc_time(step.since_ns))
 
 
 def _why_unknown(one: Held) -> dict[str, str]:

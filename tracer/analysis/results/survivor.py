@@ -110,6 +110,21 @@ class HighOwner:
 
 
 @dataclass(frozen=True, slots=True)
+class LoweredLimit:
+    """A limit whose last change lowered it to `new_bytes` while `usage_bytes`, which is more, were in use.
+
+    `file`: its file; v1's limit of memory is called memory.max as well. `limit_bytes`: the limit before.
+    `time`: when the lower one was first read.
+    """
+
+    file: Literal["memory.max", "memory.high"]
+    limit_bytes: int
+    new_bytes: int
+    usage_bytes: int
+    time: pd.Timestamp
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """The progress of the work of a cgroup: `analysis.explain.slowed.progress` has the definitions.
 
@@ -138,8 +153,8 @@ class Held(SeenMemory):
     `kernel_parts_at_peak_bytes` are the parts of kernel memory (with sockets), by name.
 
     `peak_anon_bytes` and `peak_swap_bytes` are the most at any moment. `evicted_on_request_bytes` is the part
-    of `evicted_bytes` that writes to memory.reclaim took (v1: to memory.force_empty, or of a limit below
-    usage), `refaulted_bytes` the part that the cgroup, or one below it, read again; `kernel_refaulted_bytes`
+    of `evicted_bytes` that writes to memory.reclaim took, to memory.force_empty of v1, or of a limit below
+    usage, `refaulted_bytes` the part that the cgroup, or one below it, read again; `kernel_refaulted_bytes`
     is the kernel's count (workingset_refault_file), which includes what was evicted before the trace or from
     another cgroup.
 
@@ -161,6 +176,7 @@ class Held(SeenMemory):
     cgroup below; None on v1. `effective_high_bytes` is the least memory.high of the cgroup and those above
     it, traced or not; `high_owner` is the one that was exceeded, else the least one, else None.
     `psi_some_share` is the share of the trace in which some task waited for memory (memory.pressure).
+    `lowered`: the limits that were lowered below usage.
     """
 
     cgroup: str
@@ -201,6 +217,7 @@ class Held(SeenMemory):
     kernel_peak_bytes: int | None = None
     kernel_parts_at_peak_bytes: Mapping[str, int | None] = field(default_factory=dict)
     evicted_on_request_bytes: int = 0
+    lowered: tuple[LoweredLimit, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object of this cgroup in the `held` list of `explain --json`.

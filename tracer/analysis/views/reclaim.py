@@ -109,7 +109,8 @@ _OF_AN_ATTEMPT: Final = (
 _NOT_WAITED_FOR: Final = ("kswapd",)
 ON_REQUEST: Final = ("proactive",)
 """The kind of the attempts that were requested: no limit was in the way (docs/trace-format.md)."""
-REQUESTED: Final = "on request (memory.reclaim; v1: memory.force_empty, or a limit set below usage)"
+_REQUEST_PAUSE_NS: Final = 100_000_000
+REQUESTED: Final = "on request (memory.reclaim, memory.force_empty of v1, or a limit set below usage)"
 """Such attempts in words."""
 
 
@@ -209,6 +210,16 @@ def requested_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[int, 
         for taken in subtree.once("reclaim.requested", find)
     )
     return file, anon
+
+
+def requested_since(subtree: Subtree, time_ns: int) -> int:
+    """Return when the attempts on request began that follow each other up to a moment; that moment, if there
+    are none. v1 reclaims before it lowers the limit (mem_cgroup_resize_max in mm/memcontrol-v1.c)."""
+    rows = subtree.own_rows("reclaim")
+    rows = rows.where(rows.are("kind", ON_REQUEST) & (rows.times <= time_ns))
+    ends = np.append(rows.times + rows.numbers("duration_ns"), time_ns)
+    pauses = np.flatnonzero(np.append(rows.times, time_ns)[1:] - ends[:-1] > _REQUEST_PAUSE_NS)
+    return int(np.append(rows.times, time_ns)[pauses[-1] + 1 if len(pauses) else 0])
 
 
 def reclaimed_anon_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:

@@ -173,20 +173,26 @@ def _heading_lines(timeline: pd.DataFrame, heading: Heading, columns: int) -> li
 
 def _limit_words(timeline: pd.DataFrame) -> str:
     is_known = timeline["is_limited"].notna()
-    if not is_known.any():
-        return "limit not known"
-    limits = pd.to_numeric(timeline["limit_bytes"][is_known]).fillna(UNLIMITED_BYTES).to_numpy(np.int64)
-    in_turn = limits[np.diff(limits, prepend=-1) != 0].tolist()
-    first, *later = ("no limit" if one >= UNLIMITED_BYTES else f"limit {units.limit(one)}" for one in in_turn)
-    if len(later) > 2:
-        return f"{first}, changed {len(later)} times, {later[-1]} at the end"
-    return ", later ".join([first, *later])
+    return _in_turn(timeline["limit_bytes"][is_known], "limit") if is_known.any() else "limit not known"
 
 
 def _high_words(timeline: pd.DataFrame) -> list[str]:
-    """Return the last memory.high, if one is set."""
-    highs = timeline["high_bytes"].dropna()
-    return [] if highs.empty else [f"memory.high {units.size(int(highs.iloc[-1]))}"]
+    """Return memory.high, if one was set."""
+    is_set = timeline["high_bytes"].notna()
+    is_known = is_set | timeline["is_high_limited"].notna()
+    return [_in_turn(timeline["high_bytes"][is_known], "memory.high")] if is_set.any() else []
+
+
+def _in_turn(read: pd.Series, name: str) -> str:
+    """Return the values of a limit one after the other; null: none was set."""
+    limits = pd.to_numeric(read).fillna(UNLIMITED_BYTES).to_numpy(np.int64)
+    in_turn = limits[np.diff(limits, prepend=-1) != 0].tolist()
+    first, *later = (
+        f"no {name}" if one >= UNLIMITED_BYTES else f"{name} {units.limit(one)}" for one in in_turn
+    )
+    if len(later) > 2:
+        return f"{first}, changed {len(later)} times, {later[-1]} at the end"
+    return ", later ".join([first, *later])
 
 
 def _totals(timeline: pd.DataFrame) -> list[Text]:

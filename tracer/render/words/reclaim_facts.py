@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tracer.analysis.results.survivor import Held, HighOwner
 
 MEMORY_HIGH: Final = "memory.high"
+MEMORY_MAX: Final = "memory.max"
 KINDS_IN_WORDS: Final = {
     "reclaim": "in reclaim",
     "writeback": "in reclaim waiting for writeback",
@@ -224,8 +225,19 @@ def memory_high(one: Held) -> Iterator[Fact]:
         return
     size = "a value that is not known" if owner.high_bytes is None else units.size(owner.high_bytes)
     whose = "" if owner.cgroup == one.cgroup else f" of {_owner_name(owner)}"
-    times = "" if owner.high_events is None else f", exceeded {units.times(owner.high_events)}"
+    how = "" if whose else lowered(one, owner.file)
+    times = f", {how}" if how else ""
+    times += "" if owner.high_events is None else f", exceeded {units.times(owner.high_events)}"
     yield owner.file, f"{size}{whose}{times}: above it, tasks are throttled, never killed"
+
+
+def lowered(one: Held, file: str) -> str:
+    """Return `lowered from 64 MiB while 41 MiB was in use`; empty if that was not seen of this limit."""
+    for it in one.lowered:
+        if it.file == file:
+            did = "set" if it.limit_bytes >= UNLIMITED_BYTES else f"lowered from {units.size(it.limit_bytes)}"
+            return f"{did} while {units.size(it.usage_bytes)} was in use"
+    return ""
 
 
 def above_high(one: Held) -> str:

@@ -22,8 +22,10 @@ from tracer.render.words.prose import Fact
 from tracer.render.words.quality_facts import TOTALS_EXACT, losses, summed
 from tracer.render.words.reclaim_facts import (
     MEMORY_HIGH,
+    MEMORY_MAX,
     above_high,
     bound,
+    lowered,
     memory_high,
     more_memory,
     swapped,
@@ -48,7 +50,7 @@ _NONE_SEEN: Final = "No OOM kill was recorded before the recording broke off"
 
 def held(one: Held) -> Iterator[Fact]:
     """Yield all facts about a surviving cgroup: how near it came to its limit, and what made room."""
-    yield "limit", units.limit(one.limit_bytes)
+    yield "limit", _limit(one)
     yield from memory_high(one)
     yield "peak usage", _peak_usage(one)
     if one.kernel_peak_bytes is not None:
@@ -84,7 +86,7 @@ def held(one: Held) -> Iterator[Fact]:
 
 def in_brief(one: Held) -> Iterator[Fact]:
     """Yield the main facts in a few lines: usage, its largest kinds, evictions, sizing and losses."""
-    yield "limit", units.limit(one.limit_bytes)
+    yield "limit", _limit(one)
     yield from memory_high(one)
     yield "peak usage", _peak_usage(one)
     if one.progress.crawl is not None:
@@ -182,6 +184,11 @@ def advice(one: Held) -> str:
     return f"Minimum limit: {_minimum_limit(one)}. {sizing_basis(one.sizing)}".rstrip()
 
 
+def _limit(one: Held) -> str:
+    how = lowered(one, MEMORY_MAX)
+    return units.limit(one.limit_bytes) + (f", {how}" if how else "")
+
+
 def _minimum_limit(one: Held) -> str:
     low, high = one.sizing.min_limit_bytes or (0, None)
     if not low and not one.sizing.outcomes:
@@ -210,7 +217,10 @@ def _is_slowed(one: Held) -> bool:
 def _peak_usage(one: Held) -> str:
     near, peak = "", one.peak_usage_bytes or 0
     if one.headroom_bytes is not None and one.limit_bytes and peak > one.limit_bytes:
-        near = ", above the limit: it was lowered later, or a charge that cannot fail was let through"
+        why = "it was lowered later"
+        if not lowered(one, MEMORY_MAX):
+            why += ", or a charge that cannot fail was let through"
+        near = f", above the limit: {why}"
     elif one.headroom_bytes is not None and one.limit_bytes:
         share = units.percent(one.peak_usage_bytes, one.limit_bytes)
         near = f", {share} of the limit; {units.size(one.headroom_bytes)} was left"
@@ -425,7 +435,10 @@ def _nearest_to_its_limit(cgroups: Sequence[Held]) -> str:
 
 def _came_near(near: Held) -> str:
     near_by = f"came within {units.size(near.headroom_bytes)} of" if near.headroom_bytes else "reached"
-    return f"{place_of_life(near)} {near_by} its limit of {units.size(near.limit_bytes)}"
+    how = lowered(near, MEMORY_MAX)
+    return f"{place_of_life(near)} {near_by} its limit of {units.size(near.limit_bytes)}" + (
+        f" ({how})" if how else ""
+    )
 
 
 def _made_room(near: Held) -> str:

@@ -373,14 +373,14 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
     (
         "requested_reclaim",
         {"cache_bytes": 48 * MIB, "anon_bytes": 0},
-        "48 MiB of page cache was taken before the kill on request (memory.reclaim; v1: memory.force_empty, "
-        "or a limit set below usage)",
+        "48 MiB of page cache was taken before the kill on request (memory.reclaim, memory.force_empty of "
+        "v1, or a limit set below usage)",
     ),
     (
         "requested_reclaim",
         {"cache_bytes": 2 * MIB, "anon_bytes": MIB},
         "2 MiB of page cache and 1 MiB of anonymous memory was taken before the kill on request "
-        "(memory.reclaim; v1: memory.force_empty, or a limit set below usage)",
+        "(memory.reclaim, memory.force_empty of v1, or a limit set below usage)",
     ),
     (
         "restricted_request",
