@@ -36,11 +36,11 @@ def test_explanation_in_the_view_names_no_option(
         monkeypatch.setattr(explaining, part, lambda: None)
     monkeypatch.setattr(os, "dup2", lambda _from, _to: None)
     asked = list[tuple[str, ...]]()
-    monkeypatch.setattr(explaining, "become_module", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(explaining, "become_command", lambda *arguments: asked.append(arguments))
     monkeypatch.setattr(os, "environ", os.environ.copy())
     explaining.main([str(loop if name is None else TRACES / name), "*"])
-    ((package, verb, *arguments),) = asked
-    assert (package, verb) == ("tracer", "explain")
+    ((verb, *arguments),) = asked
+    assert verb == "explain"
     assert os.environ[SWITCH] == "off"  # on a slow machine, the text would begin with the progress
     assert options_in(arguments) == []
     assert options_in([word for word in arguments if word != "--in-view"])

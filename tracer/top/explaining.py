@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from tracer.kernel.process.children import be_first_victim, become_module, end_with_parent
+from tracer.kernel.process.children import be_first_victim, become_command, end_with_parent
 
 
 def main(arguments: list[str]) -> None:
@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> None:
     os.dup2(1, 2)
     os.environ["MEMCG_TRACER_PROGRESS"] = "off"  # its lines would be a part of the explanation
     trace, cgroup = arguments
-    become_module("tracer", "explain", trace, "-c", cgroup, "--last", "--in-view")
+    become_command("explain", trace, "-c", cgroup, "--last", "--in-view")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from tracer.analysis.core.columns import (
 )
 from tracer.analysis.core.ledger import made_in_trace, usage
 from tracer.analysis.core.subtree import Subtrees
-from tracer.analysis.core.tables import TraceTables, end_ns, start_ns
+from tracer.analysis.core.tables import TraceTables, end_ns, page_size, start_ns
 from tracer.errors import UsageError
 from tracer.schema import LATEST_NS
 
@@ -342,13 +342,13 @@ class _Grown:
         return grid.shown_or_na(grown, np.broadcast_to(self.was_read.reshape(-1, 1), grown.shape))
 
 
-def sampled_flow(trace: TraceTables, grid: Grid, column: str, scale: int) -> pd.arrays.IntegerArray:
-    """Return the growth of a count times `scale`, in the bin of the sample that first has it."""
-    found = _Grown.from_samples(trace, grid, column)
+def refaulted_bytes(trace: TraceTables, grid: Grid) -> pd.arrays.IntegerArray:
+    """Return the kernel's count of refaults of files, in the bin of the sample that first has each."""
+    found = _Grown.from_samples(trace, grid, "workingset_refault_file")
     slot = grid.bins.slot(found.time_ns)
     grown = np.zeros((len(grid.ids), grid.bins.slots), dtype=np.int64)
     inside = slot < grid.bins.slots
-    np.add.at(grown, (found.row[inside], slot[inside]), found.steps[inside] * scale)
+    np.add.at(grown, (found.row[inside], slot[inside]), found.steps[inside] * page_size(trace))
     return found.column(grid, grown)
 
 

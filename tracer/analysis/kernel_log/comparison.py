@@ -190,14 +190,14 @@ def _memory_stat(memory: OwnerMemory) -> dict[str, int]:
     return {column: size for name, column in MEMORY_STAT_COLUMNS.items() if (size := found[name]) is not None}
 
 
-def _with_rows(table: pd.DataFrame, name: str, rows: list[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the table with these rows added; columns that a row lacks are null."""
+def _with_rows(samples: pd.DataFrame, rows: list[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the samples with these rows added; columns that a row lacks are null."""
     if not rows:
-        return table
-    added = to_frame(pa.Table.from_pylist(rows, schema=TABLES[name]))
-    if table.empty:  # pandas 2 warns that its columns will decide on types
+        return samples
+    added = to_frame(pa.Table.from_pylist(rows, schema=TABLES["samples"]))
+    if samples.empty:  # pandas 2 warns that its columns will decide on types
         return added.sort_index(kind="stable")
-    return pd.concat([table, added]).sort_index(kind="stable")
+    return pd.concat([samples, added]).sort_index(kind="stable")
 
 
 _COUNTER_BATCH_PAGES: Final = 32  # at least, and twice the number of CPUs
@@ -357,7 +357,7 @@ class Completed:
                 added = self._added_for(kill_id)
                 rows += [] if added.row is None else [added.row]
                 _put(written, added.at, added.cells)
-        return _with_rows(_with_cells(self._trace.samples, written), "samples", rows)
+        return _with_rows(_with_cells(self._trace.samples, written), rows)
 
     def state(self, kill_id: int) -> KernelLog:
         """Return how much of the report on a kill the log has."""

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import naming
-from tracer.analysis.core.bins import Bins, Grid, Readings, require_bounded, sampled_flow, stalled_us
+from tracer.analysis.core.bins import Bins, Grid, Readings, refaulted_bytes, require_bounded, stalled_us
 from tracer.analysis.core.columns import (
     Bools,
     Int64s,
@@ -145,7 +145,7 @@ def timeline(
     columns |= _counter_levels(trace, grid)
     columns |= _ledger_levels(trace, grid)
     columns |= _page_cache_flows(trace, grid)
-    columns["refault_bytes"] = sampled_flow(trace, grid, "workingset_refault_file", page_size(trace))
+    columns["refault_bytes"] = refaulted_bytes(trace, grid)
     columns |= _reclaim_flows(trace, grid)
     columns |= _swap_io(trace, grid)
     columns |= _stalled(trace, grid)

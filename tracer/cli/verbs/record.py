@@ -189,7 +189,7 @@ def command(
     if summary is not None:
         from tracer.cli.run_summary import of_trace
 
-        with progress.warns_of("the summary is missing"):
+        with progress.warns_without_summary():
             append_output(summary, of_trace(options, recording, str(url or recording.path)))
     if url is not None:
         _move(recording, url, progress, force=force)
@@ -205,7 +205,7 @@ def _count(options: Options, summary: Path, why: str, progress: _Progress) -> No
 
     progress.warn(f"not recorded, only counted: {why}")
     run = count(options)
-    with progress.warns_of("the summary is missing"):
+    with progress.warns_without_summary():
         append_output(summary, of_counts(options, run, why))
     sys.exit(run.status)
 
@@ -278,12 +278,12 @@ class _Progress(KillLines):
         return self._progress is not None
 
     @contextmanager
-    def warns_of(self, loss: str) -> Iterator[None]:
-        """Turn an error into a warning: the command's status must not depend on what follows it."""
+    def warns_without_summary(self) -> Iterator[None]:
+        """Turn an error into a warning: the command's status must not depend on its summary."""
         try:
             yield
         except (TracerError, OSError) as error:
-            self.warn(f"{loss}: {error}")
+            self.warn(f"the summary is missing: {error}")
 
     def ready(self, progress: Progress) -> None:
         self._progress = progress

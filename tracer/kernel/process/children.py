@@ -198,9 +198,9 @@ def start_module(
     )
 
 
-def become_module(name: str, *arguments: str) -> NoReturn:
-    """Replace this process by a module of ours. Raises OSError."""
-    argv = argv_of_module(name, *arguments)
+def become_command(*arguments: str) -> NoReturn:
+    """Replace this process by memcg-tracer with these arguments. Raises OSError."""
+    argv = argv_of_module("tracer", *arguments)
     os.execve(argv[0], argv, environment_of_modules())
 
 

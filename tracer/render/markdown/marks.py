@@ -48,9 +48,9 @@ def code(text: str) -> str:
     return f"{fence}{room}{shown}{room}{fence}"
 
 
-def heading(words: str, level: int = 3) -> Iterator[str]:
+def heading(words: str) -> Iterator[str]:
     """Yield the lines of a heading."""
-    yield from ("", f"{'#' * level} {escaped(words)}", "")
+    yield from ("", f"### {escaped(words)}", "")
 
 
 def bold(text: str) -> str:

@@ -48,9 +48,12 @@ PLAIN: Final[dict[str, Any]] = {"parse_math": False, "usetex": False}
 while it is active, and not to the title and labels of a caller's Axes."""
 
 
+_WIDTH: Final = 9.0
+
+
 @contextmanager
-def pictured(axes: Axes | None, width: float, height: float) -> Iterator[Axes]:
-    """Yield Axes to draw on, in the style of all pictures. If `axes` is None, they are new, of this size in
+def pictured(axes: Axes | None, height: float) -> Iterator[Axes]:
+    """Yield Axes to draw on, in the style of all pictures. If `axes` is None, they are new, of this height in
     inches.
 
     Texts are light if the caller's style makes the Axes or the figure dark.
@@ -62,7 +65,7 @@ def pictured(axes: Axes | None, width: float, height: float) -> Iterator[Axes]:
     around = dict.fromkeys(_AROUND, _ink_on(*figure))
     with rc_context(_STYLE | around | {"text.color": _ink_on(*figure, face)}):
         if axes is None:
-            _, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
+            _, axes = pyplot.subplots(figsize=(_WIDTH, height), layout="constrained")
         yield axes
 
 

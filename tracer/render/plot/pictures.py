@@ -66,7 +66,7 @@ class Pictures:
             raise TracerError(f"{self._trace.path} has nothing of this cgroup in that time")
         markers = kill_markers(self._reports, self._trace.places.label_of(subject.cgroup_id), rows)
         held = over_time.levels(rows, self._at_kill(subject, rows), row_length(rows))
-        with pictured(ax, 9.0, 4.4) as axes:
+        with pictured(ax, 4.4) as axes:
             over_time.draw(axes, subject, held, markers)
         return axes
 
@@ -85,7 +85,7 @@ class Pictures:
         # The last row is left out, because it ends at the kill or after it.
         levels = over_time.levels(rows.iloc[:-1], window.iloc[1:], row_length(rows))
         held = pd.concat([window.iloc[:1][levels.columns.intersection(window.columns)], levels])
-        with pictured(ax, 9.0, 4.4) as axes:
+        with pictured(ax, 4.4) as axes:
             cushion_area.draw(axes, subject, report, held)
         return axes
 
@@ -98,7 +98,7 @@ class Pictures:
         Raises TracerError if nothing was killed for the cgroup's limit.
         """
         subject, report = self._of_limit(cgroup, kill)
-        with pictured(ax, 9.0, 4.8) as axes:
+        with pictured(ax, 4.8) as axes:
             waterfall.draw(axes, subject, kill_window(self._trace, report))
         return axes
 
@@ -109,7 +109,7 @@ class Pictures:
         `t.evictions`.
         """
         drawn = eviction_bars.bars(evictions(self._trace, by, cgroup), by)
-        with pictured(ax, 9.0, 1.5 + _BAR_HEIGHT * max(len(drawn), 1) * (1 + (by == "cgroup"))) as axes:
+        with pictured(ax, 1.5 + _BAR_HEIGHT * max(len(drawn), 1) * (1 + (by == "cgroup"))) as axes:
             eviction_bars.draw(axes, drawn, by, is_exact=self._trace.summed.empty)
         return axes
 
@@ -126,7 +126,7 @@ class Pictures:
         `limits`, in bytes, and `swap_bytes` are as in `t.whatif`; limits between them are drawn as well.
         """
         found = what_if(self._trace, limits, cgroup, swap_bytes, evenly=_LIMITS)
-        with pictured(ax, 9.0, 4.4) as axes:
+        with pictured(ax, 4.4) as axes:
             limit_curve.draw(axes, found)
         return axes
 
