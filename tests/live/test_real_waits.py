@@ -28,9 +28,11 @@ WITHIN_S: Final = 60 * SLOWDOWN
 HIGH_BYTES: Final = 24 << 20
 ABOVE_BYTES: Final = 13 << 20
 WAITED_US: Final = 2_000_000
-INTERVAL_S: Final = 0.5
-ROUNDED: Final = 0.2
-"""The share by which sums of `top` may differ: an interval has what its samples saw, at most 100 %."""
+INTERVAL_S: Final = max(0.5 * SLOWDOWN, 2 * WAITED_US / 1e6)
+"""Twice the waits, so that no interval is all waits: it has at most 100 %, and what a late sample saw beyond
+that is in no interval."""
+ROUNDED: Final = 0.1
+"""The share by which sums of `top` may differ."""
 
 pytestmark = [
     pytest.mark.kernel,
