@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.file_systems import image, mounted, require
 from support.losses import lost_records
 from support.settled import settle
 
@@ -54,7 +55,23 @@ def limited() -> Iterator[Path]:
 def test_refaulted_pages_equal_the_kernels_counts(
     advice: int, is_single: bool, limited: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
-    path = disk_dir / "twice-the-limit"
+    refaulted_pages_equal_the_kernels_counts(advice, is_single, limited, disk_dir, start_recorder)
+
+
+def test_refaulted_pages_of_xfs_equal_the_kernels_counts(
+    limited: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    require("xfs", "losetup", "mkfs.xfs")
+    made = image(disk_dir / "xfs", 300, "mkfs.xfs", "-q")
+    with mounted(made, disk_dir / "mounted", "-o", "loop") as place:
+        advice = os.POSIX_FADV_NORMAL
+        refaulted_pages_equal_the_kernels_counts(advice, False, limited, place, start_recorder)
+
+
+def refaulted_pages_equal_the_kernels_counts(
+    advice: int, is_single: bool, limited: Path, folder: Path, start_recorder: Callable[..., Any]
+) -> None:
+    path = folder / "twice-the-limit"
     path.write_bytes(os.urandom(FILE_PAGES * PAGE))
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -73,6 +90,8 @@ def test_refaulted_pages_equal_the_kernels_counts(
 
     rows, back = trace.pagecache, refaults(trace)
     of_file = rows[rows["ino"] == path.stat().st_ino]
+    named = trace.inodes.loc[trace.inodes["inode_id"].isin(of_file["inode_id"]), "path"]
+    assert set(named) == {str(path)}
     if is_single:
         assert (of_file["nr_pages"] == of_file["folios"]).all()
     added = int(of_file[of_file["op"] == "add"]["nr_pages"].sum())
