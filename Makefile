@@ -74,9 +74,9 @@ packages:
 
 # The wire records are compiled and compared (cc), and the experiment is repeated in a real container (docker),
 # which only root on a kernel with BTF can trace; Prometheus scrapes what is traced; kustomize builds the manifests of
-# docs/deploy; kubectl runs the requests of `kubectl oom`; Node.js shows what is seen of its heap; Btrfs has snapshots
-# of files. What is there from another origin is left as it is. What cannot be had here is no reason to run no test: the
-# one that needs it says so.
+# docs/deploy; kubectl runs the requests of `kubectl oom`; Node.js shows what is seen of its heap; files of Btrfs,
+# SquashFS, EROFS and XFS are told apart. What is there from another origin is left as it is. What cannot be had here is
+# no reason to run no test: the one that needs it says so.
 packages-test: packages
 	@cc=
 	command -v cc >/dev/null || cc='gcc libc6-dev'
@@ -85,10 +85,13 @@ packages-test: packages
 	command -v node >/dev/null || node=nodejs
 	{ $(call install_missing,$$node)
 	} || echo 'make: going on without Node.js' >&2
-	btrfs=
-	command -v mkfs.btrfs >/dev/null || btrfs=btrfs-progs
-	{ $(call install_missing,$$btrfs)
-	} || echo 'make: going on without btrfs-progs' >&2
+	file_systems=
+	command -v mkfs.btrfs >/dev/null || file_systems=btrfs-progs
+	command -v mksquashfs >/dev/null || file_systems="$$file_systems squashfs-tools"
+	command -v mkfs.erofs >/dev/null || file_systems="$$file_systems erofs-utils"
+	command -v mkfs.xfs >/dev/null || file_systems="$$file_systems xfsprogs"
+	{ $(call install_missing,$$file_systems)
+	} || echo "make: going on without $$file_systems" >&2
 	kustomize=
 	command -v kustomize >/dev/null || kustomize=kustomize # in Debian since 13
 	{ $(call install_missing,$$kustomize)

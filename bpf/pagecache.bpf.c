@@ -52,8 +52,8 @@ static __always_inline void begin_run(struct run *run, struct page_runs *runs, s
 {
 	struct pagecache_event *record = &run->record;
 	u32 tgid = event->tgid;
-	u64 inode_id = inode_identity(event->dev, subvolume_of(event->inode, event->dev),
-				      event->ino, event->i_generation);
+	u64 volume = volume_of(event->inode, event->dev, event->i_generation);
+	u64 inode_id = inode_identity(event->dev, volume, event->ino, event->i_generation);
 
 	record->time_ns = now_ns;
 	record->cgroup_id = runs->owner_id;

@@ -112,13 +112,36 @@ static __always_inline u64 subvolume_of(struct inode *inode, u32 dev)
 }
 
 /*
- * Return a 63-bit identity of (device, subvolume, inode number, generation) that needs no state:
- * three rounds of multiply and fold. The first round comes before the inode number is mixed in:
- * with random generations, number ^ generation would soon be equal for two files.
+ * Return what tells files apart beside device, number and generation: the subvolume. If there is no
+ * generation (squashfs, EROFS, most of FUSE), it is the use of the disk, or else of the device
+ * number: a loop device gets a new diskseq with each image since cf179948554a ("block: add disk
+ * sequence number"), v5.15, and each mount without a disk a new backing_dev_info.
  */
-static __always_inline u64 inode_identity(u32 dev, u64 subvolume, u64 ino, u32 generation)
+static __always_inline u64 volume_of(struct inode *inode, u32 dev, u32 generation)
 {
-	u64 hash = ((u64)dev << 32 | generation) ^ subvolume * 0x9e3779b97f4a7c15ULL;
+	u64 subvolume = subvolume_of(inode, dev);
+	struct super_block *sb;
+
+	if (subvolume || generation)
+		return subvolume;
+	sb = READ(inode, i_sb);
+#ifdef HAS_gendisk_diskseq
+	struct block_device *device = READ(sb, s_bdev);
+
+	if (device)
+		return READ(READ(device, bd_disk), diskseq);
+#endif
+	return READ(READ(sb, s_bdi), id);
+}
+
+/*
+ * Return a 63-bit identity of (device, volume, inode number, generation) that needs no state: three
+ * rounds of multiply and fold. The first round comes before the inode number is mixed in: with
+ * random generations, number ^ generation would soon be equal for two files.
+ */
+static __always_inline u64 inode_identity(u32 dev, u64 volume, u64 ino, u32 generation)
+{
+	u64 hash = ((u64)dev << 32 | generation) ^ volume * 0x9e3779b97f4a7c15ULL;
 
 	hash = (hash ^ (hash >> 32)) * 0xd6e8feb86659fd93ULL;
 	hash = (hash ^ (hash >> 32) ^ ino) * 0xd6e8feb86659fd93ULL;
@@ -130,9 +153,10 @@ static __always_inline u64 inode_identity(u32 dev, u64 subvolume, u64 ino, u32 g
 static __always_inline u64 inode_id(struct inode *inode)
 {
 	u32 dev = READ(READ(inode, i_sb), s_dev);
+	u32 generation = READ(inode, i_generation);
 
-	return inode ? inode_identity(dev, subvolume_of(inode, dev), READ(inode, i_ino),
-				      READ(inode, i_generation))
+	return inode ? inode_identity(dev, volume_of(inode, dev, generation), READ(inode, i_ino),
+				      generation)
 		     : 0;
 }
 

@@ -38,7 +38,10 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "obj_cgroup": ("memcg", "is_root"),
     "css_set": ("subsys",),
     "file_system_type": ("name",),
-    "super_block": ("s_dev", "s_type", "s_magic", "s_root"),
+    "gendisk": ("diskseq",),
+    "block_device": ("bd_disk",),
+    "backing_dev_info": ("id",),
+    "super_block": ("s_dev", "s_type", "s_magic", "s_root", "s_bdev", "s_bdi"),
     "qstr": ("name", "len"),
     "dentry": ("d_parent", "d_name", "d_inode", "d_u.d_alias", "d_alias"),
     "inode": (

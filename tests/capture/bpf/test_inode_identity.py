@@ -27,10 +27,12 @@ def test_inode_identity_of_many_files_has_no_collision(tmp_path: Path) -> None:
     code.write_text(f"typedef unsigned u32;\ntypedef unsigned long long u64;\n{function[1]}")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, code], check=True)
     identity = ctypes.CDLL(str(library)).inode_identity
-    identity.argtypes = [ctypes.c_uint, ctypes.c_ulonglong, ctypes.c_uint]
+    identity.argtypes = [ctypes.c_uint, ctypes.c_ulonglong, ctypes.c_ulonglong, ctypes.c_uint]
     identity.restype = ctypes.c_longlong
     generations, first = random.Random(23), 1 << 20
     numbers = range(first, first + FILES)
-    found = {identity(254 << 20, number, generations.getrandbits(32)) for number in numbers}
+    found = {identity(254 << 20, 0, number, generations.getrandbits(32)) for number in numbers}
     assert len(found) == FILES
     assert min(found) >= 0
+    volumes = {identity(7 << 20, volume, number, 0) for volume in range(300) for number in range(300)}
+    assert len(volumes) == 300 * 300

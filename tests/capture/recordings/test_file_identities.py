@@ -1,4 +1,4 @@
-"""Files of Btrfs, whose subvolumes number their files each by themselves."""
+"""Files that have device and inode number in common: of subvolumes of Btrfs, and of images on one device."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tracer.trace.write.claim import claim
 PAGE = os.sysconf("SC_PAGESIZE")
 SNAPSHOTS = ("first", "second", "third")
 PAGES = 23
+PAGES_OF = (11, 71)
 
 pytestmark = [pytest.mark.kernel, pytest.mark.beside]
 
@@ -94,3 +95,43 @@ def test_recorder_that_writes_its_trace_to_a_subvolume_is_named(btrfs: Path) -> 
         with pytest.raises(TraceError, match=f"written by the recorder with pid {recorder.process.pid}:"):
             claim(recorder.path, force=True)
         recorder.stop()
+
+
+@pytest.mark.parametrize("make", [("mksquashfs",), ("mkfs.erofs",)])
+def test_files_of_two_images_on_one_loop_device_are_distinct(
+    make: tuple[str], memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """Their file systems number no generations."""
+    kind = make[0].removeprefix("mk").removeprefix("fs.")
+    require(kind, "losetup", *make)
+    names, images = ("one", "two"), []
+    for name, pages in zip(names, PAGES_OF, strict=True):
+        folder, made = disk_dir / f"of-{name}", disk_dir / f"{name}.image"
+        folder.mkdir()
+        (folder / name).write_bytes(os.urandom(pages * PAGE))
+        parts = [made, folder] if kind == "erofs" else [folder, made, "-noappend"]
+        subprocess.run([*make, *parts], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        images.append(made)
+    find = subprocess.run(["losetup", "--find"], check=True, capture_output=True, text=True)
+    device, point = find.stdout.strip(), disk_dir / "point"
+    recorder = start_recorder("-c", str(memcg))
+    for name, made in zip(names, images, strict=True):
+        subprocess.run(["losetup", device, made], check=True)
+        try:
+            with mounted(device, point):
+                enter = f'echo 0 > "{memcg}/cgroup.procs"; cat "$0"'
+                subprocess.run(["sh", "-c", enter, point / name], check=True, stdout=subprocess.DEVNULL)
+        finally:
+            subprocess.run(["losetup", "-d", device], check=True)
+    trace = tracer.open(recorder.stop())
+    # The path of a file is that within its file system, if nothing is mounted any more when it is named.
+    last = trace.inodes["path"].str.rpartition("/")[2]
+    rows = trace.inodes.assign(name=last)[last.isin(names)]
+    assert rows[["dev", "ino"]].drop_duplicates().shape[0] == 1
+    assert sorted(rows["name"]) == ["one", "two"]
+    added = trace.pagecache[trace.pagecache["op"] == "add"].groupby("inode_id")["nr_pages"].sum()
+    read = {name: int(added[inode_id]) for name, inode_id in rows.set_index("name")["inode_id"].items()}
+    # SquashFS adds pages of whole blocks, past the end of a file.
+    assert PAGES_OF[0] <= read["one"] < PAGES_OF[1] <= read["two"]
+    assert set(rows["size_bytes"]) == {pages * PAGE for pages in PAGES_OF}
+    assert trace.refaults.empty
