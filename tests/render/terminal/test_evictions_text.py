@@ -173,9 +173,9 @@ def test_empty_columns_are_left_out(flow: CacheFlow) -> None:
         ({"evicted_on_request_bytes": 58 * MIB}, "was evicted, mostly to keep a cgroup within its limit;"),
         (
             {"evicted_on_request_bytes": 60 * MIB},
-            "was evicted, mostly on request (memory.reclaim; v1: memory.f",
+            "was evicted, mostly on request (memory.reclaim, memory.f",
         ),
-        ({"evicted_on_request_bytes": 118 * MIB}, "was evicted on request (memory.reclaim; v1:"),
+        ({"evicted_on_request_bytes": 118 * MIB}, "was evicted on request (memory.reclaim, "),
         ({"cgroup": None}, "118 MiB of page cache was evicted"),
         (
             {"evictor": Evictor(22, None, None, 50 * MIB)},

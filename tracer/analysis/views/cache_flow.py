@@ -126,7 +126,7 @@ class CacheFlow:
     added_by_cause: Mapping[str, int]
     evicted_by_cause: Mapping[str, int]
     dropped_by_cause: Mapping[str, int]
-    evicted_on_request_bytes: int  # by writes to memory.reclaim; v1: to memory.force_empty, or of a limit
+    evicted_on_request_bytes: int  # by writes to memory.reclaim, to force_empty of v1, or of a limit
     evicted_from_others_bytes: int  # by a task of another cgroup than the one charged
     evicted_from_removed_bytes: int  # charged to a cgroup that had been removed by then
     evicted_from_nobody_bytes: int
