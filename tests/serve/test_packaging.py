@@ -17,11 +17,11 @@ from synthetic.live_rows import cgroup
 
 from tracer.cli.verbs.printed import alerts, dashboard
 from tracer.metric_families import FAMILIES
-from tracer.serve.packaging import text_of
+from tracer.serve.packaging import grafana, text_of
 
 NAMES = {family.sample_name for family in FAMILIES}
 LABELS = {label for family in FAMILIES for label in family.labels} | {"instance"}
-DASHBOARD: dict[str, Any] = json.loads(text_of("dashboard.json"))
+DASHBOARD: dict[str, Any] = json.loads(grafana.text())
 
 
 def queries() -> list[str]:
@@ -86,9 +86,9 @@ def test_default_choice_shows_few_cgroups() -> None:
                 assert bound in target["expr"], panel["title"]
 
 
-@pytest.mark.parametrize(("verb", "name"), [(dashboard, "dashboard.json"), (alerts, "alerts.yml")])
-def test_verb_prints_the_file(verb: Any, name: str) -> None:
-    assert CliRunner().invoke(verb.command).stdout == text_of(name)
+@pytest.mark.parametrize(("verb", "text"), [(dashboard, grafana.text()), (alerts, text_of("alerts.yml"))])
+def test_verb_prints_the_file(verb: Any, text: str) -> None:
+    assert CliRunner().invoke(verb.command).stdout == text
 
 
 def promtool() -> str:

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from support.slowdown import SLOWDOWN
 
-from tracer.serve.packaging import text_of
+from tracer.serve.packaging import grafana, text_of
 
-DASHBOARD: dict[str, Any] = json.loads(text_of("dashboard.json"))
+DASHBOARD: dict[str, Any] = json.loads(grafana.text())
 WITHIN_S = 60 * SLOWDOWN
 _CONFIGURATION = """
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}

@@ -13,6 +13,6 @@ Examples:
 )
 def command() -> None:
     """Print a Grafana dashboard for the metrics of `memcg-tracer serve`, as JSON."""
-    from tracer.serve.packaging import text_of
+    from tracer.serve.packaging import grafana
 
-    click.echo(text_of("dashboard.json"), nl=False)
+    click.echo(grafana.text(), nl=False)
