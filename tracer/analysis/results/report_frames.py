@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
 import pandas as pd
 
 from tracer.analysis.results.forms import limit_columns
-from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.kill import OomReport, Victim
 from tracer.analysis.results.memory import CodeFrame, GrownCode
 from tracer.analysis.results.outcome import WhatIf
 from tracer.analysis.results.survivor import Held, Progress
 
-_KILL_DTYPES: Final = {
-    "kill_id": "int64",
-    "container": "str",
-    "cgroup": "str",
-    "cgroup_id": "Int64",
-    "run": "Int64",
-    "victim": "str",
-    "pid": "Int64",
-    "cause": "str",
-    "confidence": "str",
-    "constraint": "str",
-    "limit_bytes": "Int64",
-    "is_limited": "boolean",
-    "usage_bytes": "Int64",
-    "limit_reached_at": "datetime64[ns, UTC]",
-    "limit_to_kill_ms": "Float64",
-    "anon_rss_bytes": "Int64",
-    "file_rss_bytes": "Int64",
-    "shmem_rss_bytes": "Int64",
-    "oom_score_adj": "Int64",
-    "evicted_bytes": "Int64",
-    "read_again_bytes": "Int64",
-    "lost_records": "Int64",
-    "summary": "str",
+_TIME: Final = "datetime64[ns, UTC]"
+_KILL_COLUMNS: Final[Mapping[str, tuple[str, Callable[[OomReport, Victim], Any]]]] = {
+    "kill_id": ("int64", lambda it, _: it.kill_id),
+    "container": ("str", lambda it, _: it.limit_owner.container),
+    "cgroup": ("str", lambda it, _: it.limit_owner.cgroup),
+    "cgroup_id": ("Int64", lambda it, _: it.limit_owner.cgroup_id),
+    "run": ("Int64", lambda it, _: it.limit_owner.run),
+    "victim": ("str", lambda it, victim: victim.comm),
+    "pid": ("Int64", lambda it, victim: victim.pid),
+    "cause": ("str", lambda it, _: it.verdict.cause),
+    "confidence": ("str", lambda it, _: it.verdict.confidence),
+    "constraint": ("str", lambda it, _: it.constraint),
+    "limit_bytes": ("Int64", lambda it, _: limit_columns(it.limit_owner.limit_bytes)["limit_bytes"]),
+    "is_limited": ("boolean", lambda it, _: limit_columns(it.limit_owner.limit_bytes)["is_limited"]),
+    "usage_bytes": ("Int64", lambda it, _: it.limit_owner.usage_bytes),
+    "limit_reached_at": (_TIME, lambda it, _: it.cushion.limit_reached_at),
+    "limit_to_kill_ms": ("Float64", lambda it, _: _ms_between(it.cushion.limit_reached_at, it.time)),
+    "anon_rss_bytes": ("Int64", lambda it, victim: victim.anon_rss_bytes),
+    "file_rss_bytes": ("Int64", lambda it, victim: victim.file_rss_bytes),
+    "shmem_rss_bytes": ("Int64", lambda it, victim: victim.shmem_rss_bytes),
+    "oom_score_adj": ("Int64", lambda it, victim: victim.oom_score_adj),
+    "evicted_bytes": ("Int64", lambda it, _: it.cushion.evicted_bytes),
+    "read_again_bytes": ("Int64", lambda it, _: it.cushion.refaulted_bytes),
+    "lost_records": ("Int64", lambda it, _: it.quality.lost_records),
+    "summary": ("str", lambda it, _: it.verdict.summary),
 }
+"""Column -> its type, and its value for a report and one of its victims."""
 
 _HELD_DTYPES: Final = {
     "cgroup": "str",
@@ -48,7 +50,7 @@ _HELD_DTYPES: Final = {
     "limit_bytes": "Int64",
     "is_limited": "boolean",
     "peak_usage_bytes": "Int64",
-    "peak_time": "datetime64[ns, UTC]",
+    "peak_time": _TIME,
     "kernel_peak_bytes": "Int64",
     "headroom_bytes": "Int64",
     "peak_anon_bytes": "Int64",
@@ -70,7 +72,7 @@ _HELD_DTYPES: Final = {
     "psi_some_share": "Float64",
     "state": "str",
     "lost_share": "Float64",
-    "stuck_since": "datetime64[ns, UTC]",
+    "stuck_since": _TIME,
 }
 _CODE_DTYPES: Final = {
     "kill_id": "Int64",
@@ -102,37 +104,12 @@ def kills(reports: Sequence[OomReport]) -> pd.DataFrame:
     (`analysis.explain.measure.window`). `summary` is the verdict in one sentence. NA is "not known".
     `limit_bytes` is NA also where no limit is set; `is_limited` is then false.
     """
-    rows = [
-        {
-            "time": report.time,
-            "kill_id": report.kill_id,
-            "container": report.limit_owner.container,
-            "cgroup": report.limit_owner.cgroup,
-            "cgroup_id": report.limit_owner.cgroup_id,
-            "run": report.limit_owner.run,
-            "victim": victim.comm,
-            "pid": victim.pid,
-            "cause": report.verdict.cause,
-            "confidence": report.verdict.confidence,
-            "constraint": report.constraint,
-            **limit_columns(report.limit_owner.limit_bytes),
-            "usage_bytes": report.limit_owner.usage_bytes,
-            "limit_reached_at": report.cushion.limit_reached_at,
-            "limit_to_kill_ms": _ms_between(report.cushion.limit_reached_at, report.time),
-            "anon_rss_bytes": victim.anon_rss_bytes,
-            "file_rss_bytes": victim.file_rss_bytes,
-            "shmem_rss_bytes": victim.shmem_rss_bytes,
-            "oom_score_adj": victim.oom_score_adj,
-            "evicted_bytes": report.cushion.evicted_bytes,
-            "read_again_bytes": report.cushion.refaulted_bytes,
-            "lost_records": report.quality.lost_records,
-            "summary": report.verdict.summary,
-        }
-        for report in reports
-        for victim in report.victims
-    ]
-    times = pd.DatetimeIndex(_column([row["time"] for row in rows], "datetime64[ns, UTC]"), name="time")
-    return _frame(rows, _KILL_DTYPES).set_index(times)
+    killed = [(report, victim) for report in reports for victim in report.victims]
+    columns = {
+        name: _column([find(*one) for one in killed], kind) for name, (kind, find) in _KILL_COLUMNS.items()
+    }
+    times = pd.DatetimeIndex(_column([report.time for report, _ in killed], _TIME), name="time")
+    return pd.DataFrame(columns).set_index(times)
 
 
 def code(reports: Sequence[OomReport], cgroups: Sequence[Held]) -> pd.DataFrame:
