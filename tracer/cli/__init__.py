@@ -7,7 +7,7 @@ standard_streams — the three standard streams, whatever is behind them, and pr
 output — files and directories that a verb writes
 dataset_export — the traces that `export` adds to a dataset
 page_contents — what the page of `report` shows of a trace
-value_completion — shell completion of option values
+value_completion — options that name cgroups and kills; shell completion of option values
 trace_argument — the trace that a path, a name or nothing stands for
 run_summary — the summary that `record --summary` appends
 kill_lines — the lines of a recorder on stderr, with one for each kill

@@ -1,18 +1,18 @@
-"""Shell completion of option values: cgroups, containers, kills and runs.
+"""The options that name cgroups and kills, and the shell completion of their values and of runs.
 
-Each function is the `shell_complete` of an option. It reads only the names that it offers, without pandas. If
-it cannot read them, it offers nothing, because a completion cannot report an error.
+A completion reads only the names that it offers, without pandas. If it cannot read them, it offers nothing,
+because a completion cannot report an error.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 from click.shell_completion import CompletionItem, split_arg_string
@@ -24,6 +24,31 @@ if TYPE_CHECKING:
 
 _MOST: Final = 500
 _PLAIN: Final = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
+
+Option: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def cgroup_of_trace(use: str) -> Option:
+    """Return -c of a verb that reads a trace; `use` ends its help."""
+    words = f"Path, container name or id, or glob{use}"
+    return click.option("-c", "--cgroup", metavar="CGROUP", shell_complete=cgroups_in_trace, help=words)
+
+
+def kill_of_trace(use: str) -> Option:
+    """Return --kill of a verb that reads a trace; `use` is its help."""
+    return click.option("--kill", "kill_id", metavar="N", type=int, shell_complete=kills_in_trace, help=use)
+
+
+def cgroups_to(begin: str, rest: str) -> Option:
+    """Return -c of a verb that looks at cgroups of this machine; `begin` and `rest` are parts of its help."""
+    words = f"{begin} this cgroup and its descendants: a path, a container name or id, or a glob{rest}"
+    return click.option(
+        *("-c", "--cgroup", "cgroups"),
+        metavar="CGROUP",
+        multiple=True,
+        shell_complete=cgroups_here,
+        help=words,
+    )
 
 
 def cgroups_here(

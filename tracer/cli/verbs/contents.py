@@ -26,13 +26,10 @@ Examples:
   sudo memcg-tracer contents --by file -n 20        # the largest files in the page cache
   sudo memcg-tracer contents -c web --json | jq '.cgroups[].files[:3]'"""
 )
-@click.option(
-    "-c", "--cgroup", "cgroups", metavar="CGROUP", multiple=True,
-    shell_complete=value_completion.cgroups_here,
-    help="Show this cgroup and its descendants: a path, a container name or id, or a glob; also what was "
-    "removed below it. May be repeated.  "
-    "[default: every cgroup]",
-)  # fmt: skip
+@value_completion.cgroups_to(
+    "Show",
+    "; also what was removed below it. May be repeated.  [default: every cgroup]",
+)
 @click.option(
     "--by", metavar="KEY", type=click.Choice(_BY),
     help=f"Show the largest of one kind, of all these cgroups: {', '.join(_BY)}.  "

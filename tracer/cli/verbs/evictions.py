@@ -27,12 +27,8 @@ Examples:
   memcg-tracer evictions traces/page-cache --json | jq '.rows[:3]'"""
 )
 @trace_argument.argument
-@click.option(
-    "-c",
-    "--cgroup",
-    metavar="CGROUP",
-    shell_complete=value_completion.cgroups_in_trace,
-    help="Path, container name or id, or glob: only cache charged to a matching cgroup or its descendants.",
+@value_completion.cgroup_of_trace(
+    ": only cache charged to a matching cgroup or its descendants.",
 )
 @click.option(
     "--by",

@@ -54,21 +54,12 @@ Examples:
     metavar="FILE",
     help="Explain the kills in a kernel log (dmesg, journalctl -k, kern.log, .gz, .xz) instead; - is stdin.",
 )
-@click.option(
-    "-c",
-    "--cgroup",
-    metavar="CGROUP",
-    shell_complete=value_completion.cgroups_in_trace,
-    help="Path, container name or id, or glob: only kills at the limit of a matching cgroup, or of a task in "
+@value_completion.cgroup_of_trace(
+    ": only kills at the limit of a matching cgroup, or of a task in "
     "one; includes descendants and all runs of a name.",
 )
-@click.option(
-    "--kill",
-    "kill_id",
-    metavar="N",
-    type=int,
-    shell_complete=value_completion.kills_in_trace,
-    help="Explain kill number N. Default: the newest, below a list of the last kills.",
+@value_completion.kill_of_trace(
+    "Explain kill number N. Default: the newest, below a list of the last kills.",
 )
 @click.option("--last", is_flag=True, help="Explain only the newest kill.")
 @click.option("--list", "as_list", is_flag=True, help="Print only a line for each kill.")

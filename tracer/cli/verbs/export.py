@@ -177,20 +177,11 @@ Examples:
     help="The file or directory to write; - is standard output, for a format of one file. A dataset may "
     "lie at a URL: s3://, gs:// and others of fsspec.",
 )
-@click.option(
-    "-c",
-    "--cgroup",
-    metavar="CGROUP",
-    shell_complete=value_completion.cgroups_in_trace,
-    help="Path, container name or id, or glob: only matching cgroups and their descendants.",
+@value_completion.cgroup_of_trace(
+    ": only matching cgroups and their descendants.",
 )
-@click.option(
-    "--kill",
-    "kill_id",
-    metavar="N",
-    type=int,
-    shell_complete=value_completion.kills_in_trace,
-    help="With --to folded or pprof: only the allocations that led to kill number N of explain.",
+@value_completion.kill_of_trace(
+    "With --to folded or pprof: only the allocations that led to kill number N of explain.",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace PATH if it exists.")
 @click.option(

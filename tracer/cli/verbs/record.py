@@ -67,13 +67,12 @@ Examples:
     help="Where to write the trace: a directory, or a URL (s3://bucket/traces/web) to which it is moved at "
     "the end.  [default: traces/<UTC time>-<name>]",
 )  # fmt: skip
-@click.option(
-    "-c", "--cgroup", "cgroups", metavar="CGROUP", multiple=True,
-    shell_complete=value_completion.cgroups_here,
-    help="Trace this cgroup and its descendants: a path, a container name or id, or a glob. A cgroup that "
+@value_completion.cgroups_to(
+    "Trace",
+    ". A cgroup that "
     "gets such a name later is traced from its first charge. May be repeated. Default: every cgroup, or only "
     "CMD's.",
-)  # fmt: skip
+)
 @click.option(
     "-d",
     "duration_s",

@@ -28,12 +28,8 @@ Examples:
     type=click.Path(path_type=Path),
     help="The page to write; - is standard output.",
 )
-@click.option(
-    "-c",
-    "--cgroup",
-    metavar="CGROUP",
-    shell_complete=value_completion.cgroups_in_trace,
-    help="Path, container name or id, or glob: only kills and pictures of matching cgroups, with all runs.",
+@value_completion.cgroup_of_trace(
+    ": only kills and pictures of matching cgroups, with all runs.",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
 def command(path: Path | None, output: Path, cgroup: str | None, force: bool) -> None:

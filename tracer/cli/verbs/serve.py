@@ -36,12 +36,10 @@ Examples:
     "--listen", "host_and_port", metavar="ADDRESS", type=address, default=DEFAULT_ADDRESS, show_default=True,
     help="Where to listen: HOST:PORT.",
 )  # fmt: skip
-@click.option(
-    "-c", "--cgroup", "cgroups", metavar="CGROUP", multiple=True,
-    shell_complete=value_completion.cgroups_here,
-    help="Serve this cgroup and its descendants: a path, a container name or id, or a glob. May be "
-    "repeated.  [default: every cgroup]",
-)  # fmt: skip
+@value_completion.cgroups_to(
+    "Serve",
+    ". May be repeated.  [default: every cgroup]",
+)
 @endpoint_options
 @click.option(
     "--ready-file", metavar="PATH", type=click.Path(path_type=Path),

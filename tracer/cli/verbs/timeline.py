@@ -42,12 +42,8 @@ Examples:
   memcg-tracer timeline traces/restarts -c web --run 3"""
 )
 @trace_argument.argument
-@click.option(
-    "-c",
-    "--cgroup",
-    metavar="CGROUP",
-    shell_complete=value_completion.cgroups_in_trace,
-    help="Path, container name or id, or glob of the cgroups to show, including descendants. "
+@value_completion.cgroup_of_trace(
+    " of the cgroups to show, including descendants. "
     "Default: the most important cgroups in a picture, all cgroups as rows.",
 )
 @click.option(

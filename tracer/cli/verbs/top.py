@@ -23,12 +23,11 @@ Examples:
   sudo memcg-tracer top -c web -n 10 > table.txt    # ten tables, without a terminal
   sudo memcg-tracer top --json | jq 'select(.seconds_to_kill)'"""
 )
-@click.option(
-    "-c", "--cgroup", "cgroups", metavar="CGROUP", multiple=True,
-    shell_complete=value_completion.cgroups_here,
-    help="Show this cgroup and its descendants: a path, a container name or id, or a glob. A cgroup that "
+@value_completion.cgroups_to(
+    "Show",
+    ". A cgroup that "
     "gets such a name later is shown from its first charge. May be repeated.  [default: every cgroup]",
-)  # fmt: skip
+)
 @click.option(
     "-i", "interval_s", metavar="TIME", type=frame_s, default="1s",
     show_default=True, help="Time between two frames, from 0.1s to 1h; rates cover it.",

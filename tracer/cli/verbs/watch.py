@@ -61,12 +61,11 @@ Examples:
     help="Where traces are written. A URL (s3://bucket/traces): in the default directory, and copied to the "
     "URL, as `memcg-tracer push` does.",
 )  # fmt: skip
-@click.option(
-    "-c", "--cgroup", "cgroups", metavar="CGROUP", multiple=True,
-    shell_complete=value_completion.cgroups_here,
-    help="Watch this cgroup and its descendants: a path, a container name or id, or a glob. A cgroup that "
+@value_completion.cgroups_to(
+    "Watch",
+    ". A cgroup that "
     "gets such a name later is watched from its first charge. May be repeated.  [default: every cgroup]",
-)  # fmt: skip
+)
 @click.option(
     "--keep", "keep_s", metavar="TIME", type=duration_s, default="5m", show_default=True,
     help="Time before a kill that its trace covers, from 10s to 24h. Rows older than 30 s have less detail.",

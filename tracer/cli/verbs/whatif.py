@@ -43,11 +43,10 @@ Examples:
     "--limit", "limits", metavar="SIZE...", type=some_bytes, multiple=True,
     help="Limits to answer for.  [default: some around the demand of the run]",
 )  # fmt: skip
-@click.option(
-    "-c", "--cgroup", metavar="CGROUP", shell_complete=value_completion.cgroups_in_trace,
-    help="Path, container name or id, or glob of the cgroup whose limit it is.  "
+@value_completion.cgroup_of_trace(
+    " of the cgroup whose limit it is.  "
     "[default: the one with a kill, or else with the highest usage below a limit]",
-)  # fmt: skip
+)
 @click.option(
     "--swap", "swap_bytes", metavar="SIZE", type=size_bytes,
     help="Swap beside each limit.  [default: as in the recording]",
