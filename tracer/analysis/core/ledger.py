@@ -368,23 +368,23 @@ def sampled(subtree: Subtree, added: Sequence[str], taken: Sequence[str] = ()) -
 
 
 def swap_cache(subtree: Subtree) -> Steps:
-    """Return the memory that `anon` and `swap` both count, in bytes, by the cgroup's samples.
+    """Return the memory that `anon` and `swap` both count, in bytes, by the cgroup's samples; negative: that
+    neither counts.
 
     v2 charges a page to swap from the moment it gets a place there until that place is freed, so also while
-    the page is still in memory, or again (mm/memcontrol.c, __mem_cgroup_try_charge_swap). Swap cache that no
-    process has mapped is not in `anon`, only on its lists. v1 charges a page either to memory or to swap
-    (do_memsw_account).
+    the page is still in memory, or again (mm/memcontrol.c, __mem_cgroup_try_charge_swap). v1 charges a page
+    either to memory or to swap (do_memsw_account). Swap cache that no process has mapped, as pages that were
+    read ahead, is not in `anon`, only on its lists.
     """
 
     def find() -> Steps:
         lists = ("inactive_anon_bytes", "active_anon_bytes")
-        unmapped = sampled(subtree, lists, ("anon_bytes", "shmem_bytes"))
         cached = sampled(subtree, ("swapcached_bytes",))
-        both = np.maximum(cached.values - unmapped.at_each(cached.times), 0)
-        return Steps(cached.times, both, 0)
+        unmapped = sampled(subtree, lists, ("anon_bytes", "shmem_bytes")).at_each(cached.times)
+        if subtree.whole.meta.get("cgroup_version") == 2:
+            return Steps(cached.times, np.maximum(cached.values - unmapped, 0), 0)
+        return Steps(cached.times, -np.minimum(cached.values, unmapped), 0)
 
-    if subtree.whole.meta.get("cgroup_version") != 2:
-        return Steps(_NO_STEPS, _NO_STEPS, 0)
     return subtree.once("ledger.swap_cache", find)
 
 

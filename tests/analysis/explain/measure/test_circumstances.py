@@ -230,3 +230,26 @@ def test_swapped_pages_that_zswap_keeps_are_memory_of_processes(trace: Any) -> N
     assert "memory.zswap.max" in report.advice[1]
     (process,) = report.allocators
     assert (process.anon_bytes, process.kernel_bytes) == (90 * MIB, MIB)
+
+
+@pytest.mark.parametrize("is_read_back", [True, False])
+def test_memory_that_is_read_back_from_swap_is_no_growth(trace: Any, is_read_back: bool) -> None:
+    """40 of 50 MiB go to swap, and page cache takes the room. Anonymous memory grows by 40 MiB from swap, or
+    by new memory while a process that has as much in swap ends, and by 41 MiB more."""
+    trace.meta |= {"cgroup_version": 2, "memory": {"total_bytes": 8 << 30, "swap_total_bytes": 1 << 30}}
+    trace.add("cgroups", cgroup_id=1, path="/pod", created=trace.ns(0))
+    trace.meta["probes"]["swap IO"] = {"hook": "raw_tracepoint block_bio_queue"}
+    steps = ((1, 50, 0, 0, 50), (2, -40, 40, 0, 10), (2.2, 0, 0, 49, 59), (3, 40, -40, 0, 99))
+    steps += ((3.5, 41, 0, -49, 91),)
+    for at_s, *of_each, usage in steps:
+        for category, mib in zip(("anon", "swap", "file"), of_each, strict=True):
+            trace.charged(at_s, 1, category, mib * MIB, tgid=50, usage_bytes=usage * MIB, limit_bytes=LIMIT)
+    if is_read_back:
+        trace.add("swap_io", 3, cgroup_id=1, op="read", nr_pages=40 * MIB // 4096, duration_ns=10**6)
+    sizes = {"anon_bytes": 91 * MIB, "shmem_bytes": 0, "file_bytes": 0, "kernel_bytes": 9 * MIB}
+    read = {"usage_bytes": LIMIT, "limit_bytes": LIMIT}
+    trace.add("samples", 4, cgroup_id=1, source="oom", kill_id=1, **read, **sizes)
+    record_kill(trace, 4)
+    grown = [one.numbers for one in only_report(trace).verdict.evidence if one.kind == "growth"]
+    assert grown[0]["part"] == "anon"
+    assert grown[0]["grown_bytes"] == (41 if is_read_back else 81) * MIB

@@ -161,3 +161,17 @@ def test_slow_growth_is_that_of_memory_that_replaces_slab(trace: Any) -> None:
     ((kind, it),) = factors_of_growth(trace, *dentries, (1, 200, "anon", 100), *taken, kill_s=200)
     assert (kind, it["grown_bytes"]) == ("slow_growth", 100 * MIB)
     assert it["rise_ns"] == pytest.approx(160e9, rel=0.02)
+
+
+def test_growth_counts_swap_cache_that_no_process_has_mapped(trace: Any) -> None:
+    """50 MiB went to swap. v1 charges 14 MiB that were read ahead to memory, where `anon` lacks them."""
+    trace.meta["cgroup_version"] = 1
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    for seconds, category, mib in ((1, "anon", 50), (2, "swap", 50), (2, "anon", -50), (3, "swap", -14)):
+        trace.charged(seconds, 7, category, mib * MIB)
+    for at_s, listed_mib in ((0.5, 0), (3.1, 14)):
+        read = {"anon_bytes": 0, "shmem_bytes": 0, "inactive_anon_bytes": listed_mib * MIB}
+        read |= {"active_anon_bytes": 0, "swapcached_bytes": listed_mib * MIB}
+        trace.add("samples", at_s, cgroup_id=7, source="periodic", **read)
+    held = growth.held(Subtrees(trace).subtree_at(7), trace.ns(0), trace.ns(4))
+    assert held.at(trace.ns(4)) == 50 * MIB

@@ -26,7 +26,7 @@ from tracer.analysis.explain.measure.composition import Memory
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Mover, Rise, Swap
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.kill import Candidate
-from tracer.analysis.views.reclaim import requested_pages, waited_ns
+from tracer.analysis.views.reclaim import requested_pages, swapped, waited_ns
 from tracer.schema import LIMITS, UNLIMITED_BYTES
 
 _BOUNDS: Final = ("limit_bytes", "swap_limit_bytes", "effective_swap_limit_bytes", "swap_room_bytes")
@@ -244,7 +244,8 @@ def _holders(
 def _grown(
     subtree: Subtree, window: Window, sizes: Mapping[str, int | None], locked_cache_bytes: int
 ) -> dict[str, int]:
-    """Return the growth of each class above its least level in the window, in bytes.
+    """Return the growth of each class above its least level in the window, in bytes, without what was read
+    back from swap.
 
     The ledger counts locked page cache as cache. As much of it grew as the unevictable list grew. It has no
     category for zswap, which `kernel` contains: that is by the samples.
@@ -258,6 +259,11 @@ def _grown(
         steps, at_kill = change.within(window.begin, window.end), sizes.get(name)
         last = steps.at(window.end) or 0 if base is None or at_kill is None else at_kill - base
         grown[name] = max(last - _least(steps, window), 0)
+    read_back = _read_back(subtree, window, grown["anon"] + grown["shmem"])
+    for name in ("anon", "shmem"):
+        taken = min(read_back, grown[name])
+        grown[name] -= taken
+        read_back -= taken
     if compressed := sizes.get("zswap"):
         read = ledger.reading(subtree, "zswap_bytes").within(window.begin, window.end)
         grown["zswap"] = max(compressed - (read.least() or 0), 0)
@@ -266,6 +272,19 @@ def _grown(
         last = sizes.get("unevictable") or 0
         grown["locked_cache"] = min(max(last - (locked.least() or 0), 0), locked_cache_bytes)
     return grown
+
+
+def _read_back(subtree: Subtree, window: Window, grown_bytes: int) -> int:
+    """Return the part of the growth of anonymous and shared memory that was read from swap, where it had been
+    since before, in bytes. The ledger does not show of which of the two it is."""
+    read = swapped(subtree, "read", window.begin, window.end)
+    if read is None or not read.count:
+        return 0
+    both = ledger.change(subtree, {"anon": 1, "shmem": 1, "swap": 1}).within(window.begin, window.end)
+    counted_twice = ledger.swap_cache(subtree).negative().within(window.begin, window.end)
+    steps = ledger.total([both, counted_twice])
+    grown = max((steps.at(window.end) or 0) - _least(steps, window), 0)
+    return min(max(grown_bytes - grown, 0), read.size_bytes)
 
 
 def _size(sizes: Mapping[str, int | None], weights: ledger.Weights) -> int | None:

@@ -1,9 +1,9 @@
 """The growth before a kill: the memory that grew, the time in which it did not, and the pace that follows.
 
-Memory that went to swap grew as well, and counts once where it is also in memory. zswap holds such pages a
-second time, compressed, and reclaimable slab that reclaim took at the limit only made room. A row of the
-ledger is known by its end: changes that a process made are up to 10 ms older, and those that others made
-(process_vm_writev) up to a look of the recorder.
+Memory that went to swap grew as well, and counts once where it is also in memory, mapped or not. zswap holds
+such pages a second time, compressed, and reclaimable slab that reclaim took at the limit only made room. A
+row of the ledger is known by its end: changes that a process made are up to 10 ms older, and those that
+others made (process_vm_writev) up to a look of the recorder.
 
 Time in which tasks could not grow at the limit does not count, since a greater limit spares it. Other time
 without growth, such as that of a frozen cgroup, does not count either: growth is as quick as it is while
@@ -57,7 +57,11 @@ def held(subtree: Subtree, begin_ns: int, end_ns: int) -> Steps:
     )
     parts = [own, *([swapped] if len(swapped.times) or swapped.before else [])]
     counted = (ledger.swap_cache(subtree), ledger.lazily_freed(subtree))
-    parts += [one.negative().within(begin_ns, end_ns) for one in counted if (one.peak() or 0) >= _LEAST_BYTES]
+    parts += [
+        one.negative().within(begin_ns, end_ns)
+        for one in counted
+        if max(one.peak() or 0, -(one.least() or 0)) >= _LEAST_BYTES
+    ]
     left = slab.at(end_ns) or 0
     if slab.peak() != left and "kernel" not in unrecorded_categories(subtree.whole):
         parts.append(

@@ -257,8 +257,8 @@ SWAP_ROOM_NOT_KNOWN: Final = "how much swap the cgroup could use is not known"
 
 
 def swapped_out(subtree: Subtree) -> Steps | None:
-    """Return the memory that was in swap alone, in bytes; None if it is not known what was there at the
-    start."""
+    """Return the memory that was in swap, in bytes, without what `anon` counts as well; None if it is not
+    known what was there at the start."""
     swapped = ledger.level(subtree, {"swap": 1})
     return None if swapped is None else ledger.total([swapped, ledger.swap_cache(subtree).negative()])
 
