@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,13 @@ sys.stdin.read()
 
 
 @contextmanager
-def standing(memcg: Path, program: str, *sizes: int) -> Iterator[None]:
+def started(memcg: Path, program: str, *sizes: int) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program in the cgroup until it has printed a line; it ends with the context."""
     enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
     argv = ["sh", "-c", enter, sys.executable, "-I", "-S", "-c", program, *map(str, sizes)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None and child.stdout.readline() == b"\n"
-        yield
+        yield child
         child.communicate()
 
 
@@ -79,7 +79,7 @@ def recorded(recorder: Any, memcg: Path) -> tuple[Subtree, int]:
 def test_memory_that_was_swapped_in_counts_once(start_recorder: Callable[..., Any]) -> None:
     with ephemeral_cgroup("read-again", LIMIT_BYTES, SWAP_BYTES) as memcg:
         recorder = start_recorder("-c", str(memcg))
-        with standing(memcg, READ_AGAIN, HELD_BYTES):
+        with started(memcg, READ_AGAIN, HELD_BYTES):
             subtree, last_ns = recorded(recorder, memcg)
     both = ledger.level(subtree, {"anon": 1, "swap": 1})
     assert both is not None
@@ -93,9 +93,55 @@ def test_memory_that_was_swapped_in_counts_once(start_recorder: Callable[..., An
 @pytest.mark.vm_once
 def test_memory_that_was_freed_lazily_is_no_growth(memcg: Path, start_recorder: Callable[..., Any]) -> None:
     recorder = start_recorder("-c", str(memcg))
-    with standing(memcg, FREE_LAZILY, FREED_BYTES, NEW_BYTES):
+    with started(memcg, FREE_LAZILY, FREED_BYTES, NEW_BYTES):
         subtree, last_ns = recorded(recorder, memcg)
     freed = ledger.lazily_freed(subtree).at(last_ns) or 0
     assert FREED_BYTES - MIB <= freed <= FREED_BYTES + MIB
     held = growth.held(subtree, subtree.start_ns, last_ns).at(last_ns) or 0
     assert NEW_BYTES <= held <= NEW_BYTES + ITSELF_BYTES + 2 * MIB
+
+
+IN_TURN = """
+import mmap, os, sys
+held = mmap.mmap(-1, int(sys.argv[1]), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+held.madvise(mmap.MADV_NOHUGEPAGE)
+for place in range(0, len(held), 4096):
+    held[place : place + 4096] = os.urandom(4096)
+print(flush=True)
+while sys.stdin.readline():
+    for place in range(0, len(held), 4096):
+        held[place]
+    print(flush=True)
+"""
+EACH_BYTES = 27 * MIB
+ROUNDS = 3
+
+
+@pytest.mark.usefixtures("swap")
+def test_memory_that_was_read_ahead_from_swap_counts(start_recorder: Callable[..., Any]) -> None:
+    """Two programs read their memory in turn; pages of the one are read ahead beside those of the other."""
+    with ephemeral_cgroup("read-ahead", LIMIT_BYTES, SWAP_BYTES) as memcg, ExitStack() as running:
+        recorder = start_recorder("-c", str(memcg))
+        programs = [running.enter_context(started(memcg, IN_TURN, EACH_BYTES)) for _ in range(2)]
+        for _ in range(ROUNDS):
+            for program in programs:
+                assert program.stdin is not None and program.stdout is not None
+                program.stdin.write(b"\n")
+                program.stdin.flush()
+                program.stdout.readline()
+        subtree, last_ns = recorded(recorder, memcg)
+    held = growth.held(subtree, subtree.start_ns, last_ns).at(last_ns) or 0
+    assert 2 * EACH_BYTES - 2 * MIB <= held <= 2 * (EACH_BYTES + ITSELF_BYTES) + 2 * MIB
+
+
+def test_kill_comes_when_memory_that_was_freed_lazily_is_gone(start_recorder: Callable[..., Any]) -> None:
+    program = (sys.executable, "-I", "-S", "-c", FREE_LAZILY, str(FREED_BYTES), str(2 * LIMIT_BYTES))
+    recorder = start_recorder("--limit", str(LIMIT_BYTES), "--", *program)
+    recorder.wait_for(lambda: recorder.process.poll() is not None)
+    trace = AnalysedTrace(recorder.path)
+    (report,) = trace.explain()
+    subtree = Subtrees(trace).subtree_at(report.limit_owner.cgroup_id)
+    assert (ledger.lazily_freed(subtree).at(report.time.as_unit("ns").value) or 0) < MIB
+    (victim,) = report.victims
+    assert report.composition.anon == pytest.approx(victim.anon_rss_bytes, abs=MIB)
+    assert report.composition.anon > 0.8 * LIMIT_BYTES
