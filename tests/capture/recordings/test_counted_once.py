@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ def started(memcg: Path, program: str, *sizes: int) -> Iterator[subprocess.Popen
 def recorded(recorder: Any, memcg: Path) -> tuple[Subtree, int]:
     """Return the cgroup in the trace of a recorder that ends, and the last moment."""
     trace = AnalysedTrace(recorder.stop())
-    assert trace.loss.empty
+    assert set(trace.loss["stream"]) <= {"swap_io"}, trace.loss.to_string()
     return Subtrees(trace).subtree_at(cgroup_id(memcg)), end_ns(trace)
 
 
@@ -113,14 +114,22 @@ while sys.stdin.readline():
         held[place]
     print(flush=True)
 """
-EACH_BYTES = 27 * MIB
-ROUNDS = 3
+EACH_BYTES = 40 * MIB
+ROUNDS = 4
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Return the anonymous memory of a process, in memory and in swap."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return sum(
+        1024 * int(size) for size in re.findall(r"^(?:RssAnon|VmSwap):\s+(\d+) kB", status, re.MULTILINE)
+    )
 
 
 @pytest.mark.usefixtures("swap")
 def test_memory_that_was_read_ahead_from_swap_counts(start_recorder: Callable[..., Any]) -> None:
     """Two programs read their memory in turn; pages of the one are read ahead beside those of the other."""
-    with ephemeral_cgroup("read-ahead", LIMIT_BYTES, SWAP_BYTES) as memcg, ExitStack() as running:
+    with ephemeral_cgroup("read-ahead", 60 * MIB, SWAP_BYTES) as memcg, ExitStack() as running:
         recorder = start_recorder("-c", str(memcg))
         programs = [running.enter_context(started(memcg, IN_TURN, EACH_BYTES)) for _ in range(2)]
         for _ in range(ROUNDS):
@@ -129,9 +138,11 @@ def test_memory_that_was_read_ahead_from_swap_counts(start_recorder: Callable[..
                 program.stdin.write(b"\n")
                 program.stdin.flush()
                 program.stdout.readline()
+        own = sum(anonymous_bytes(program.pid) for program in programs)
         subtree, last_ns = recorded(recorder, memcg)
     held = growth.held(subtree, subtree.start_ns, last_ns).at(last_ns) or 0
-    assert 2 * EACH_BYTES - 2 * MIB <= held <= 2 * (EACH_BYTES + ITSELF_BYTES) + 2 * MIB
+    assert own > 2 * EACH_BYTES
+    assert own - MIB <= held <= own + ITSELF_BYTES  # page tables and stacks are memory of the kernel
 
 
 def test_kill_comes_when_memory_that_was_freed_lazily_is_gone(start_recorder: Callable[..., Any]) -> None:
