@@ -98,8 +98,9 @@ def test_limit_written_below_usage_evicts_on_request(
     assert (lowered.file, lowered.limit_bytes) == (file, 2 * FILE_BYTES)
     assert abs(lowered.new_bytes - FILE_BYTES // 2) < resource.getpagesize()
     assert FILE_BYTES <= lowered.usage_bytes <= 1.3 * FILE_BYTES
-    summary = survivor_facts.summary([one])
-    assert "evicted on request (" in summary or "no cgroup of this trace has a limit" in summary
+    facts = dict(survivor_facts.in_brief(one))
+    assert " of page cache, on request (" in facts["evicted"]
+    assert ", lowered from 26 MiB while " in facts["memory.high" if file == "memory.high" else "limit"]
 
 
 def test_cpu_time_of_reclaim_has_no_waits_for_a_cpu(
