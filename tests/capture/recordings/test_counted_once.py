@@ -151,8 +151,10 @@ def test_kill_comes_when_memory_that_was_freed_lazily_is_gone(start_recorder: Ca
     recorder.wait_for(lambda: recorder.process.poll() is not None)
     trace = AnalysedTrace(recorder.path)
     (report,) = trace.explain()
-    subtree = Subtrees(trace).subtree_at(report.limit_owner.cgroup_id)
+    owner_id, anon = report.limit_owner.cgroup_id, report.composition.anon
+    assert owner_id is not None and anon is not None and report.time is not None
+    subtree = Subtrees(trace).subtree_at(owner_id)
     assert (ledger.lazily_freed(subtree).at(report.time.as_unit("ns").value) or 0) < MIB
     (victim,) = report.victims
-    assert report.composition.anon == pytest.approx(victim.anon_rss_bytes, abs=MIB)
-    assert report.composition.anon > 0.8 * LIMIT_BYTES
+    assert anon == pytest.approx(victim.anon_rss_bytes, abs=MIB)
+    assert anon > 0.8 * LIMIT_BYTES

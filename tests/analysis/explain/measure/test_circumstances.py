@@ -239,8 +239,8 @@ def test_memory_that_is_read_back_from_swap_is_no_growth(trace: Any, is_read_bac
     trace.meta |= {"cgroup_version": 2, "memory": {"total_bytes": 8 << 30, "swap_total_bytes": 1 << 30}}
     trace.add("cgroups", cgroup_id=1, path="/pod", created=trace.ns(0))
     trace.meta["probes"]["swap IO"] = {"hook": "raw_tracepoint block_bio_queue"}
-    steps = ((1, 50, 0, 0, 50), (2, -40, 40, 0, 10), (2.2, 0, 0, 49, 59), (3, 40, -40, 0, 99))
-    steps += ((3.5, 41, 0, -49, 91),)
+    steps = [(1, 50, 0, 0, 50), (2, -40, 40, 0, 10), (2.2, 0, 0, 49, 59), (3, 40, -40, 0, 99)]
+    steps.append((3.5, 41, 0, -49, 91))
     for at_s, *of_each, usage in steps:
         for category, mib in zip(("anon", "swap", "file"), of_each, strict=True):
             trace.charged(at_s, 1, category, mib * MIB, tgid=50, usage_bytes=usage * MIB, limit_bytes=LIMIT)
