@@ -246,6 +246,50 @@ def test_processes_whose_names_differ_by_a_number_are_together(
         assert (code.process.comm, code.process.processes) == shown
 
 
+PERL = ("malloc [libc.so.6]", "Perl_sv_grow [perl]", "[perl]+0xe04e0+0x9", "main [perl]")
+OF_RUBY = ("[libruby.so.3.3]+0x9", "[libruby-3.3.so]+0x8")
+COLLECTS = "v8::internal::Scavenger::Process()"
+OF_PYTHON = ("[python3.13]+0x5", "main [python3.13]")
+NODE = ("__memset [libc.so.6]", "v8::internal::Heap::Fill(int) [node]", "uv_run [node]")
+
+
+@pytest.mark.parametrize(
+    ("stack", "shown", "language"),
+    [
+        (PERL, ("a function of Perl whose name is not known",), "perl"),
+        (OF_RUBY, ("a function of Ruby whose name is not known",), "ruby"),
+        (("_emalloc [php8.4]", "[php8.4]+0x5"), ("a function of PHP whose name is not known",), "php"),
+        (("[libpypy3.11-c.so]+0x5",), ("a function of PyPy whose name is not known",), "pypy"),
+        (NODE, ("a function of Node.js whose name is not known", "uv_run (node)"), "node"),
+        (OF_PYTHON, ("a Python function whose name could not be read",), "python"),
+        (
+            ("v8::internal::Scavenger::Process() [node]", NODE[2]),
+            ("v8::internal::Scavenger::Process() (node)",),
+            "native",
+        ),
+        # Code that the interpreter calls has a name; and so has what has the interpreter within it.
+        (("fill [Rows.so]", *PERL[1:]), ("fill (Rows.so)",), "native"),
+        (
+            ("malloc [libc.so.6]", "Perl_sv_grow [libperl.so.5.40]", "handle [irssi]"),
+            ("a function of Perl whose name is not known", "handle (irssi)"),
+            "perl",
+        ),
+        # Any program may be called so.
+        (("malloc [libc.so.6]", "main.load [node]"), ("main.load (node)",), "native"),
+        # The callers were not found: the stack of the sample could not be copied.
+        (("[libc.so.6]+0x17c300+0xd8",), ("code that could not be named",), "native"),
+        (("malloc [libjemalloc.so.2]", "0x7f11"), ("code that could not be named",), "native"),
+    ],
+)
+def test_code_of_an_interpreter_or_beneath_a_program_is_not_told_as_that_of_the_program(
+    stack: tuple[str, ...], shown: tuple[str, ...], language: str
+) -> None:
+    (code,) = grown_functions({"anon": [StackGrowth("work", 41, stack, (), 10, 100)]})
+    assert tuple(map(str, code.frames))[: len(shown)] == shown
+    assert code.frames[0].is_nameless == shown[0].endswith(("known", "read", "named"))
+    assert code.language == language
+
+
 def test_addresses_of_short_processes_are_code_without_a_name() -> None:
     """The address of one function differs in each process. One that all samples share is shown."""
 

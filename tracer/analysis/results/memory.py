@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from tracer.program_modules import INTERPRETERS
 from tracer.stored_names import NAMELESS_PYTHON
 
 if TYPE_CHECKING:
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
 
 NAMELESS_CODE: Final = "[code]"
 """The function of a `CodeFrame` that stands for several addresses without a name."""
+NAMELESS_SCRIPTS: Final = {f"[{name}]": name for name in INTERPRETERS if f"[{name}]" != NAMELESS_PYTHON}
+"""The function of a `CodeFrame` that stands for those of a script -> its interpreter, of which no names are
+read."""
+_NAMELESS: Final = {
+    NAMELESS_PYTHON: "a Python function whose name could not be read",
+    NAMELESS_CODE: "code that could not be named",
+} | {function: f"a function of {runs} whose name is not known" for function, runs in NAMELESS_SCRIPTS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +189,12 @@ class CodeFrame:
     @property
     def is_nameless(self) -> bool:
         """Return whether it does not say which function ran."""
-        return self.function in (NAMELESS_PYTHON, NAMELESS_CODE) or self.function.startswith("0x")
+        return self.function in _NAMELESS or self.function.startswith("0x")
 
     def __str__(self) -> str:
         """Return the function with its place: a line of a file, or else the module."""
-        if self.function == NAMELESS_PYTHON:
-            return "a Python function whose name could not be read"
-        if self.function == NAMELESS_CODE:
-            return "code that could not be named"
+        if self.function in _NAMELESS:
+            return _NAMELESS[self.function]
         place = self.module
         if self.file is not None:
             place = self.file if self.line is None else f"{self.file}:{self.line}"
@@ -283,7 +289,8 @@ class GrownCode:
     `share_error`: the true share lies within this of `share` in 95 of 100 cases, since samples are few.
 
     `of` is the kind of memory: anon, shmem, file, slab, or kernel for other kernel memory and sockets.
-    `language`: native, go, python, java, node, dotnet, or kernel where no stack of a program could be taken.
+    `language`: native, go, python, java, node, dotnet, pypy, perl, php, ruby, or kernel where no stack of a
+    program could be taken.
     `frames` begin with the innermost function that belongs to the program, and are those that nearly all
     samples have in common. If those are one function with several callers, `callers` has them, the largest
     share first.

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from tracer.analysis.results.memory import (
     NAMELESS_CODE,
+    NAMELESS_SCRIPTS,
     Caller,
     CodeFrame,
     GrownCode,
@@ -25,7 +26,7 @@ from tracer.analysis.results.memory import (
     shared_name,
 )
 from tracer.analysis.views import rust_names
-from tracer.program_modules import may_be_of_program
+from tracer.program_modules import interpreter, is_beneath, may_be_of_program
 from tracer.stored_names import IN_SOURCE, NAMELESS_PYTHON
 
 _FRAME: Final = re.compile(r"(?P<function>.*?)(?:\+0x[0-9a-f]+)?(?: \[(?P<place>[^\]]*)\])?", re.DOTALL)
@@ -46,8 +47,9 @@ _COLLECTOR: Final = re.compile(
     r"GarbageCollect|scavenge_(block|one|stack|loop|until_all_done|large|static|mutable_list)1?"
     r"|(caml_)?oldify_\w+|caml_(empty_minor_heap|major_collection)\w*"
     r"|erts_garbage_collect\w*|(WKS|SVR)::gc_heap::(garbage_collect|gc1)\b.*"
+    r"|.*\bv8::internal::((\w+::)?(Scaveng|Evacuat|MarkCompact)|Heap::(CollectGarbage|PerformGarbage)).*"
 )
-"""Functions of collectors that move objects: of Haskell (GHC), OCaml, Erlang and .NET."""
+"""Functions of collectors that move objects: of Haskell (GHC), OCaml, Erlang, .NET and V8."""
 _FRAMEWORK_OF_DOTNET: Final = re.compile(r"mscorlib|netstandard|(System|Microsoft)(\..*)?")
 _STUB_OF_DOTNET: Final = re.compile(r"stub<\d+> ")
 _NOT_THE_CODE: Final = frozenset({"std", "__gnu_cxx", "core", "alloc", "hashbrown", "__rustc"})
@@ -111,6 +113,25 @@ def of_program(frames: Sequence[str]) -> tuple[str, ...]:
     return tuple(frames)
 
 
+def _told(frames: Sequence[str]) -> tuple[str, ...]:
+    """Return the frames by which growth is told: those of `of_program`, except in two cases.
+
+    Functions of a script whose names are not known are one frame in front, which names the interpreter. Its
+    garbage collector is no function of a script. Frames that are all of the C library or of an allocator,
+    such as memset() without its caller, are `NAMELESS_CODE`.
+    """
+    own = of_program(frames)
+    if any(_is_scripted(name) or _COLLECTOR.fullmatch(frame_of(name).function) for name in frames):
+        return own
+    is_own = bool(own) and _is_of_program(own[0])
+    for name in frames[: len(frames) - len(own)] if is_own else frames:
+        frame = frame_of(name)
+        if frame.module and (runs := interpreter(frame.module, frame.function)):
+            return (f"[{runs}]", *(own if is_own else ()))
+    modules = [frame_of(name).module for name in frames if not _is_address(name)]
+    return (NAMELESS_CODE,) if modules and all(one and is_beneath(one) for one in modules) else own
+
+
 def _is_inside_allocator(frames: Sequence[str], at: int) -> bool:
     """Return whether a function without a name was called by one that hands out memory, perhaps by others
     without a name. An allocator has functions of its own, which a stripped program does not name."""
@@ -146,6 +167,8 @@ def _is_of_program(name: str) -> bool:
     frame = frame_of(name)
     if frame.module and not may_be_of_program(frame.module):
         return False
+    if frame.module and interpreter(frame.module, frame.function):
+        return _COLLECTOR.fullmatch(frame.function) is not None
     if frame.file and "/" in frame.file:  # a library's (capture/symbols/source_lines.py)
         return False
     return not (_ALLOCATOR.match(frame.function) or _is_library(frame.function))
@@ -243,7 +266,7 @@ def _groups(samples: Sequence[StackGrowth]) -> list[list[StackGrowth]]:
 
 
 def _code_of(sample: StackGrowth) -> tuple[str, ...]:
-    return of_program(sample.user) or of_program(sample.kernel)
+    return _told(sample.user) or of_program(sample.kernel)
 
 
 def _is_address(name: str) -> bool:
@@ -324,16 +347,26 @@ def heaviest(lines: Mapping[CodeFrame, int]) -> CodeFrame:
     return max(lines, key=lambda frame: (frame.line is not None, lines[frame], frame.line or 0))
 
 
+_SIGNS: Final[Mapping[str, Callable[[str], object]]] = {
+    "node": SCRIPT_OF_NODE.match,
+    "python": _is_scripted,
+    "go": lambda name: name.startswith("runtime.goexit"),
+    "dotnet": lambda name: name.endswith("[libcoreclr.so]"),
+    "java": lambda name: name.endswith("[libjvm.so]"),
+}
+"""Language -> whether a frame shows it; the first one counts."""
+_LANGUAGES: Final = {NAMELESS_PYTHON: "python"} | {
+    name: runs.partition(".")[0].lower() for name, runs in NAMELESS_SCRIPTS.items()
+}
+"""The first frame of code -> its language."""
+
+
 def _language(samples: Sequence[StackGrowth]) -> str:
     names = [name for sample in samples for name in sample.user]
     if not names:
         return "kernel"
-    if any(SCRIPT_OF_NODE.match(name) for name in names):
-        return "node"
-    if any(frame_of(name).is_scripted for name in names):
-        return "python"
-    if any(name.startswith("runtime.goexit") for name in names):
-        return "go"
-    if any(name.endswith("[libcoreclr.so]") for name in names):
-        return "dotnet"
-    return "java" if any(name.endswith("[libjvm.so]") for name in names) else "native"
+    for language, is_of_it in _SIGNS.items():
+        if any(map(is_of_it, names)):
+            return language
+    first = next((first for sample in samples for first in _code_of(sample)[:1]), "")
+    return _LANGUAGES.get(first, "native")
