@@ -313,6 +313,15 @@ def churning(grown_code_named: Any) -> Any:
     return trace
 
 
+def test_pages_that_malloc_touched_are_counted(churning: Any) -> None:
+    """The first piece of a page may be of one function, and the others of another."""
+    grown_code_sampled(churning, 3 * MIB, "[libc.so.6]+0x9", "malloc [libc.so.6]", "keep [work]", seconds=2)
+    found = grown_within(Subtrees(churning).subtree_at(7), ("anon",), churning.ns(0), churning.ns(4))
+    assert found.memory is not None
+    assert (found.memory.held_bytes, found.memory.allocator_bytes) == (9 * MIB, 3 * MIB)
+    assert [one.frames[0].function for one in found.code] == ["keep"]
+
+
 def test_memory_that_was_freed_is_no_share_of_what_is_held(churning: Any) -> None:
     subtree = Subtrees(churning).subtree_at(7)
     at_the_end = grown_within(subtree, ("anon",), churning.ns(0), churning.ns(4))

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tracer.analysis.results.memory import CodeFrame
-from tracer.analysis.views.grown_functions import StackGrowth, frame_of, grown_functions, of_program
+from tracer.analysis.views.grown_functions import (
+    StackGrowth,
+    frame_of,
+    grown_functions,
+    is_touched_by_allocator,
+    of_program,
+)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +294,20 @@ def test_code_of_an_interpreter_or_beneath_a_program_is_not_told_as_that_of_the_
     assert tuple(map(str, code.frames))[: len(shown)] == shown
     assert code.frames[0].is_nameless == shown[0].endswith(("known", "read", "named"))
     assert code.language == language
+
+
+@pytest.mark.parametrize(
+    ("inner", "is_inside"),
+    [
+        (("[libc.so.6]+0xa1020+0xe54", "malloc [libc.so.6]"), True),
+        (("CentralFreeList::Populate() [libtcmalloc.so.4]", "malloc [libtcmalloc.so.4]"), True),
+        (("[libc.so.6]+0x17c300+0xd8",), False),
+        (("[libc.so.6]+0x17c300+0xd8", "calloc [libc.so.6]"), False),
+        (("[libc.so.6]+0x17c300+0xd8", "realloc [libc.so.6]"), False),
+    ],
+)
+def test_memory_that_malloc_touches_itself_is_told_apart(inner: tuple[str, ...], is_inside: bool) -> None:
+    assert is_touched_by_allocator((*inner, "load [work]", "main [work]")) == is_inside
 
 
 def test_addresses_of_short_processes_are_code_without_a_name() -> None:

@@ -101,6 +101,15 @@ def test_memory_that_was_freed_again_is_said_from_a_tenth_on(
         assert next(iter(lines))[1].partition(": python3 (41)")[2] == note
 
 
+@pytest.mark.parametrize(("allocator", "is_said"), [(50, False), (51, True)])
+def test_pages_that_malloc_touched_for_small_pieces_are_said_from_half_on(
+    allocator: int, is_said: bool
+) -> None:
+    found = Grown((LOAD,), 1.0, SampledMemory(100 * MIB, 0, 0, allocator_bytes=allocator * MIB))
+    for lines in (grown(found), in_full(found)):
+        assert ("(pieces smaller than a page: all of" in next(iter(lines))[1]) == is_said
+
+
 def test_time_of_the_samples_is_said() -> None:
     (_, said) = next(grown(Grown((LOAD,), 1.0, SampledMemory(100 * MIB, 20 * MIB, 0, 6.5))))
     assert said.endswith(": python3 (41) (sampled in 6.50 s; 20 MiB more were taken and freed again)")

@@ -313,12 +313,15 @@ class GrownCode:
 class SampledMemory:
     """What samples of growth stand for: `held_bytes` of them were not seen to be freed, `freed_bytes` were,
     and do not count as growth. `unseen_freed_bytes`: the part of `held_bytes` that was freed as well, by the
-    ledger; it is not known which. `span_s`: the time in which the samples were taken; None: not known."""
+    ledger; it is not known which. `span_s`: the time in which the samples were taken; None: not known.
+    `allocator_bytes`: the part of `held_bytes` in pages that malloc touched before its caller could. It does
+    so for small pieces, and hands out the rest of such a page later, to any code."""
 
     held_bytes: int
     freed_bytes: int
     unseen_freed_bytes: int
     span_s: float | None = None
+    allocator_bytes: int = 0
 
     @property
     def unseen_share(self) -> float:

@@ -25,7 +25,14 @@ from tracer.analysis.core.lookups import Frames
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.results.memory import CodeFrame, Grown, GrownCode, SampledMemory
-from tracer.analysis.views.grown_functions import StackGrowth, frame_of, grown_functions, heaviest, of_program
+from tracer.analysis.views.grown_functions import (
+    StackGrowth,
+    frame_of,
+    grown_functions,
+    heaviest,
+    is_touched_by_allocator,
+    of_program,
+)
 
 _NO_NAME: Final = "[unknown]"
 
@@ -230,6 +237,7 @@ def grown_within(subtree: Subtree, kinds: Sequence[str], begin_ns: int, end_ns: 
         freed_bytes=max(int((samples.bytes - samples.again_bytes).sum() - held.bytes.sum()), 0),
         unseen_freed_bytes=_unseen(trace, held, dict(zip(kinds, armed, strict=True))),
         span_s=(end_ns - begin_ns) / 1e9,
+        allocator_bytes=_by_allocator(trace, held),
     )
     code = tuple(
         replace(one, share_error=min(one.share_error + memory.unseen_share, 1.0))
@@ -320,6 +328,13 @@ def _sampled(trace: TraceTables, samples: Samples) -> list[StackGrowth]:
             unique.tolist(), first.tolist(), weights.tolist(), squares.tolist(), strict=True
         )
     ]
+
+
+def _by_allocator(trace: TraceTables, samples: Samples) -> int:
+    """Return the bytes of samples that were touched by malloc() itself."""
+    stacks, which = np.unique(samples.stack_id, return_inverse=True)
+    is_inside = [is_touched_by_allocator(_frames(trace, stack)) for stack in stacks.tolist()]
+    return int(samples.bytes[np.array(is_inside, bool)[which.ravel()]].sum())
 
 
 def _sums(which: npt.NDArray[np.intp], values: Int64s, groups: int) -> Int64s:

@@ -43,6 +43,10 @@ _ALLOCATOR: Final = re.compile(
 )
 """Functions that hand out or fill memory, in any module: a program may contain them. The last two lines are
 those of PostgreSQL, of Apache and nginx, of FFmpeg, Perl, SQLite, jq and PHP."""
+_HANDS_OUT: Final = re.compile(
+    r"(__libc_|__GI_|_rjem_|je_|tc_|mi_)?(malloc|memalign|aligned_alloc)|posix_memalign"
+)
+"""Functions that hand out memory without filling it, as calloc() and realloc() do."""
 _COLLECTOR: Final = re.compile(
     r"GarbageCollect|scavenge_(block|one|stack|loop|until_all_done|large|static|mutable_list)1?"
     r"|(caml_)?oldify_\w+|caml_(empty_minor_heap|major_collection)\w*"
@@ -139,6 +143,13 @@ def _is_inside_allocator(frames: Sequence[str], at: int) -> bool:
         return False
     named = next((name for name in frames[at:] if not _UNNAMED.match(name)), "")
     return bool(_ALLOCATOR.match(frame_of(named).function))
+
+
+def is_touched_by_allocator(frames: Sequence[str]) -> bool:
+    """Return whether memory grew within malloc() itself, as it wrote a list of free pieces or the size of the
+    next one."""
+    inner = frames[: len(frames) - len(of_program(frames))]
+    return any(_HANDS_OUT.fullmatch(frame_of(name).function) for name in inner)
 
 
 def _is_scripted(name: str) -> bool:

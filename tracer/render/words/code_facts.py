@@ -140,6 +140,8 @@ def _notes(it: Grown) -> str:
         notes.append(f"{units.size(freed)} more were taken and freed again")
     if freed > held:  # the allocator of the program is busy with it
         notes.append("what the allocator used again counts for who took it first")
+    if memory.allocator_bytes > _TOO_MUCH * held:
+        notes.append("pieces smaller than a page: all of a page counts for who took its first piece")
     if unseen > _MUCH * held:
         notes.append(_unseen(memory))
     if any(map(is_of_collector, it.code)):
