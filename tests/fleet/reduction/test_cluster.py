@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import distributed
 import pytest
 from support.clusters.dask_cluster import cluster
 from synthetic.fleets.deadly_piece import DeadlyPiece
@@ -49,8 +50,16 @@ def test_cluster_without_workers_is_an_error(tmp_path: Path, monkeypatch: pytest
         on_a_cluster.compute(tree([]), started.address, lambda *_: None)
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense://x", "", "127.0.0.1:1"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "127.0.0.1:1"])
 def test_address_without_a_scheduler_is_an_error(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_a_cluster, "_PATIENCE_S", 1)
+    with pytest.raises(TracerError, match=f"no scheduler of Dask answers at {address}"):
+        on_a_cluster.compute(tree([]), address, lambda *_: None)
+
+
+@pytest.mark.parametrize("address", ["nonsense://x", "127.0.0.1:x", ""])
+def test_malformed_address_leaves_no_open_client(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its finalizer and the start of the next client can wait for each other."""
+    monkeypatch.setattr(distributed, "Client", lambda *_, **__: pytest.fail("a client was made"))
     with pytest.raises(TracerError, match=f"no scheduler of Dask answers at {address}"):
         on_a_cluster.compute(tree([]), address, lambda *_: None)

@@ -23,9 +23,13 @@ def compute(work: WorkTree, address: str, progress: Progress) -> Partial:
     Raises TracerError if no scheduler or worker answers, and if workers cannot import this package.
     """
     from distributed import Client
+    from distributed.comm.addressing import resolve_address
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # errors are raised as well
     try:
+        # Dask leaves a client of a malformed address open. If the thread of the next client happens to
+        # finalize it, the two wait for each other.
+        _untyped(resolve_address)(address)
         client: Any = _untyped(Client)(address, timeout=_PATIENCE_S, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise TracerError(
