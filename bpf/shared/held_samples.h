@@ -287,14 +287,19 @@ SUBPROGRAM(free_piece)
 #define MAP_FIXED 0x10
 #define BRK_BYTES (64UL << 20) /* that a lower end of the heap frees, at most */
 
+static __always_inline bool may_free(s64 number)
+{
+	return number == NR_MUNMAP || number == NR_MADVISE || number == NR_BRK ||
+	       number == NR_MREMAP || number == NR_MMAP;
+}
+
 /* Return the end of the range that the system call frees, and set its begin; 0: it frees none. */
 static __always_inline u64 range_of_call(struct pt_regs *regs, u64 *begin)
 {
 	s64 number = syscall_number(regs);
 	u64 first, second, third;
 
-	if (number != NR_MUNMAP && number != NR_MADVISE && number != NR_BRK &&
-	    number != NR_MREMAP && number != NR_MMAP)
+	if (!may_free(number))
 		return 0;
 	first = syscall_argument(regs, 0);
 	second = syscall_argument(regs, 1);

@@ -10,17 +10,26 @@
 /*
  * The anonymous pages of an address space, and the process to which it belongs. `owed_pages`: by
  * how much more was freed of samples than the counter shrank. `freed_ns`: when that was last.
- * `again_pages`: what was owed, and counted as growth since the last sample.
+ * `freed_by`: the registers of a call that freed samples. `again_pages`: what was owed, and counted
+ * as growth since the last sample.
  */
 struct known_rss {
 	s64 pages;
 	u64 owner_tgid;
 	s64 owed_pages;
 	u64 freed_ns;
+	struct pt_regs *freed_by;
 	s64 again_pages;
 };
 
 BPF_TABLE("lru_hash", u64, struct known_rss, rss_pages, 8192); /* by the address of an mm */
+
+/* Return whether the task with these registers at entry is in a system call that may free memory.
+ */
+static __always_inline bool is_freeing(struct pt_regs *regs)
+{
+	return regs && may_free((s64)READ(regs, REGS_NUMBER)) && !is_call_over(regs);
+}
 
 /*
  * Note what was freed of samples on this CPU. A sample stands for many pages, and is freed with
@@ -37,19 +46,30 @@ static __always_inline void settle(u64 mm)
 	if (known) {
 		__sync_fetch_and_add(&known->owed_pages, range->freed_bytes / PAGE_SIZE);
 		known->freed_ns = bpf_ktime_get_ns();
+		if (!is_freeing(known->freed_by))
+			known->freed_by = entry_registers();
 	}
 	range->freed_bytes = 0;
 }
 
-#define SETTLED_NS 1000000 /* a call that frees much has an event for each table of pages */
+/*
+ * A call that frees much has an event for each table of pages. All samples of the range are freed
+ * at the first ones, before the counter has shrunk by its pages. Several tasks may free at once.
+ */
+#define SETTLED_NS 1000000
+#define MOST_FREEING_NS 10000000000ULL /* is_call_over() may miss the end of a call */
 
 /* Return the pages that are to be sampled again. */
 static __always_inline s64 take_owed(u64 mm)
 {
 	struct known_rss *known = rss_pages.lookup(&mm);
+	u64 passed_ns;
 	s64 pages;
 
-	if (!known || known->owed_pages <= 0 || bpf_ktime_get_ns() - known->freed_ns < SETTLED_NS)
+	if (!known || known->owed_pages <= 0)
+		return 0;
+	passed_ns = bpf_ktime_get_ns() - known->freed_ns;
+	if (passed_ns < SETTLED_NS || (passed_ns < MOST_FREEING_NS && is_freeing(known->freed_by)))
 		return 0;
 	pages = known->owed_pages;
 	known->owed_pages = 0;

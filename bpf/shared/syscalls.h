@@ -127,6 +127,21 @@ static __always_inline s64 syscall_number(struct pt_regs *regs)
 	return regs ? (s64)LOAD(regs, REGS_NUMBER) : -1;
 }
 
+#define ENOSYS 38 /* include/uapi/asm-generic/errno.h: the result until there is one */
+
+/*
+ * Return whether a system call has its result in the registers, which may be those of another task.
+ * arm64 does not tell a call that returned its first argument from one that goes on.
+ */
+static __always_inline bool is_call_over(struct pt_regs *regs)
+{
+#if defined(TRACER_X86_64)
+	return (s64)READ(regs, ax) != -ENOSYS;
+#elif defined(TRACER_ARM64)
+	return READ(regs, regs[0]) != READ(regs, orig_x0);
+#endif
+}
+
 static __always_inline u64 user_ip(struct pt_regs *regs)
 {
 	return regs ? LOAD(regs, REGS_IP) : 0;

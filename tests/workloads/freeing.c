@@ -8,16 +8,22 @@
  *   moved       mremap(2) moves the memory, and nothing of it is given back; what `keep` takes at
  *               the old place is
  *   moved_away  the memory is moved, and given back at its new place
+ *   beside      a thread frees the first size, on a CPU whose time another thread takes; meanwhile
+ *               `keep` takes the second one
  *   rounds      both sizes are taken, and the first one is given back by munmap(2), 200 times;
  *               up to seven sixteenths of the first one are left out, by turns
  */
 
 #define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PAGE 4096L
@@ -63,6 +69,75 @@ static void rounds(long bytes, long kept)
 	}
 }
 
+struct freeing {
+	char *memory;
+	long bytes;
+	atomic_int is_over;
+};
+
+static void run_on(int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	sched_setaffinity(0, sizeof(cpus), &cpus);
+}
+
+static long now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static void *free_idly(void *of)
+{
+	struct sched_param none = {0};
+	struct freeing *freeing = of;
+
+	run_on(0);
+	sched_setscheduler(0, SCHED_IDLE, &none);
+	madvise(freeing->memory, freeing->bytes, MADV_DONTNEED);
+	freeing->is_over = 1;
+	return NULL;
+}
+
+/* Leave 50 us of each 2 ms of the CPU. */
+static void *take_time(void *of)
+{
+	struct freeing *freeing = of;
+
+	run_on(0);
+	while (!freeing->is_over) {
+		for (long end = now_us() + 2000; now_us() < end;)
+			;
+		usleep(50);
+	}
+	return NULL;
+}
+
+static void free_beside(long bytes, long kept)
+{
+	struct freeing freeing = {.memory = map(NULL, bytes), .bytes = bytes};
+	char *memory = map(NULL, kept);
+	pthread_t threads[2];
+	long at = 0;
+
+	run_on(1);
+	borrow(freeing.memory, bytes);
+	pthread_create(&threads[0], NULL, take_time, &freeing);
+	pthread_create(&threads[1], NULL, free_idly, &freeing);
+	for (; at < kept && !freeing.is_over; at += 32 * PAGE) {
+		keep(memory + at, 32 * PAGE);
+		usleep(200);
+	}
+	keep(memory + at, kept - at);
+	for (int thread = 0; thread < 2; thread++)
+		pthread_join(threads[thread], NULL);
+}
+
 static void work(const char *way, long bytes, long kept)
 {
 	char *memory = IS("brk") ? sbrk(bytes) : map(NULL, bytes + PAGE);
@@ -100,6 +175,8 @@ int main(int argc, char **argv)
 		return 0;
 	if (!strcmp(argv[1], "rounds"))
 		rounds(atol(argv[2]), atol(argv[3]));
+	else if (!strcmp(argv[1], "beside"))
+		free_beside(atol(argv[2]), atol(argv[3]));
 	else
 		work(argv[1], atol(argv[2]), atol(argv[3]));
 	puts("ready");

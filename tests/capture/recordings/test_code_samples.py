@@ -191,6 +191,30 @@ def test_memory_that_was_given_back_is_held_by_nobody(
 
 
 @pytest.mark.beside
+@pytest.mark.vm
+@pytest.mark.skipif(CPUS < 2, reason="needs a second CPU")
+def test_growth_beside_a_call_that_frees_is_sampled_once(
+    memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """A thread has no CPU for most of the time in which it frees memory. Another one grows meanwhile.
+
+    All samples of the range are freed at once, and its pages one table at a time.
+    """
+    size, freed, kept = 128 * KIB, 96 * MIB, 16 * MIB
+    program = compiled("freeing", tmp_path, "-pthread")
+    with started(program, memcg, "beside", str(freed), str(kept)) as process:
+        recorder = start_recorder("-c", str(memcg), "--stacks", "128K")
+        go_on(process)
+        trace = AnalysedTrace(recorder.stop())
+        tgid = process.pid
+    rows = trace.code_samples
+    samples = rows[(rows["bytes"] > 0) & (rows["category"] == "anon") & (rows["tgid"] == tgid)]
+    weights = weights_of(trace, samples)
+    assert abs(weights["borrow"] - freed) <= 2 * size * CPUS
+    assert abs(weights["keep"] - kept) <= 2 * size * CPUS, weights
+
+
+@pytest.mark.beside
 def test_growth_that_is_sampled_again_is_not_counted_twice(
     memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
 ) -> None:
