@@ -25,23 +25,38 @@
 
 BPF_ARRAY(last_news, u64, 1); /* when user space was last woken for a process */
 
+/* A function of Python that had a sample. */
+struct seen_code {
+	u64 code;
+	u64 start_stack;
+	u64 tgid;
+};
+
+BPF_TABLE("lru_hash", struct seen_code, u8, seen_codes, 4096);
+
 /*
- * Return whether to wake user space for the first sample of a process on this CPU: the symbols must
- * be read while the process exists. It is woken at most once in an interval, so that it can keep
- * up.
+ * Return whether to wake user space for the first sample of a process on this CPU, or of a function
+ * of Python in it: names must be read while the process exists. It is woken at most once in an
+ * interval, so that it can keep up; the next sample is news then.
  */
-static __always_inline bool is_news(u32 category, u64 now_ns)
+static __always_inline bool is_news(const struct code_sample_event *record)
 {
 	u32 zero = 0;
-	struct piece *piece = piece_of(category);
+	u8 one = 1;
+	struct seen_code seen = {record->codes[0], record->start_stack, record->tgid};
+	struct piece *piece = piece_of(record->category);
 	u64 *last = last_news.lookup(&zero);
+	bool is_new_code;
 
-	if (!piece || piece->is_known || !last)
+	if (!piece || !last || record->time_ns - *last < NEWS_INTERVAL_NS)
 		return false;
+	is_new_code = seen.code && !seen_codes.lookup(&seen);
+	if (piece->is_known && !is_new_code)
+		return false;
+	if (is_new_code)
+		seen_codes.update(&seen, &one);
 	piece->is_known = true;
-	if (now_ns - *last < NEWS_INTERVAL_NS)
-		return false;
-	*last = now_ns;
+	*last = record->time_ns;
 	return true;
 }
 
@@ -94,7 +109,7 @@ static __always_inline void emit_sample(void *ctx, struct mem_cgroup *memcg, u32
 	TAKE_STACK(ctx, record->user, BPF_F_USER_STACK);
 	TAKE_PYTHON(record);
 
-	bool wakes = is_news(category, record->time_ns) || are_copies_waiting() ||
+	bool wakes = is_news(record) || are_copies_waiting() ||
 		     code_sample_ring.ringbuf_query(BPF_RB_AVAIL_DATA) > STACKS_WAKE_BYTES;
 
 	code_sample_ring.ringbuf_submit(record, wake_flag(wakes));

@@ -17,7 +17,6 @@
  * (tracer/kernel/process/cpython.py). Numbers without "address" are offsets.
  */
 struct python {
-	u64 start_code; /* of struct mm_struct: a process may execute another program */
 	u64 head_address; /* of the pointer to the first interpreter (_PyRuntime.interpreters.head)
 			   */
 	u32 threads; /* in PyInterpreterState: the first thread */
@@ -32,7 +31,16 @@ struct python {
 	u32 pad;
 };
 
-BPF_TABLE("lru_hash", u32, struct python, pythons, 1024); /* by tgid */
+/*
+ * A program that runs, by members of struct mm_struct that each exec chooses anew. What a fork
+ * makes has the same, and the same interpreter at the same place.
+ */
+struct running_image {
+	u64 start_code;
+	u64 start_stack;
+};
+
+BPF_TABLE("lru_hash", struct running_image, struct python, pythons, 1024);
 
 struct python_walk {
 	struct python of;
@@ -110,14 +118,15 @@ SUBPROGRAM(next_python_frame)
 SUBPROGRAM(walk_python)
 {
 	struct python_walk *walk = python_walk();
-	u32 tgid = current_tgid();
-	struct python *found = pythons.lookup(&tgid);
+	struct mm_struct *mm = READ(current_task(), mm);
+	struct running_image image = {READ(mm, start_code), READ(mm, start_stack)};
+	struct python *found = pythons.lookup(&image);
 	u64 nothing = 0;
 
 	if (!walk)
 		return 0;
 	CLEAR(walk);
-	if (!found || found->start_code != READ(READ(current_task(), mm), start_code))
+	if (!found)
 		return 0;
 	bpf_probe_read_kernel(&walk->of, sizeof(walk->of), found);
 	walk->self = thread_pointer();

@@ -151,9 +151,9 @@ def test_names_of_any_alphabet_are_read(python: Path) -> None:
 
 
 class NoMap:
-    """The map `pythons`, which takes no process."""
+    """The map `pythons`, which takes no program."""
 
-    def __setitem__(self, key: int, value: Any) -> None:
+    def __setitem__(self, key: Any, value: Any) -> None:
         raise AssertionError("there is no interpreter")
 
 
@@ -166,8 +166,7 @@ class Programs:
 def test_process_that_is_gone_has_frames_without_names() -> None:
     frames = PythonFrames(Programs(), print)  # type: ignore[arg-type]
     image = ExecImage(1, 2)
-    frames.consider((1 << 22) + 1, image)
-    assert frames.names((1 << 22) + 1, image, [(64, 72)], ["malloc [libc.so.6]"]) == [
+    assert frames.read((1 << 22) + 1, image, [(64, 72)]).above(["malloc [libc.so.6]"]) == [
         "malloc [libc.so.6]",
         NAMELESS_PYTHON,
     ]
@@ -221,7 +220,7 @@ def test_python_that_is_not_read_is_said_once(monkeypatch: pytest.MonkeyPatch) -
             frames.consider(tgid, read_image(Path("/proc"), tgid))
         other.kill()
     assert lines == ["frames of CPython 3.14 are not read"]
-    assert frames.names(os.getpid(), own, [(64, 72)], []) == [NAMELESS_PYTHON]
+    assert frames.read(os.getpid(), own, [(64, 72)]).above([]) == [NAMELESS_PYTHON]
     frames.close()
 
 
@@ -266,6 +265,77 @@ def test_functions_that_grow_are_named_with_their_lines(
     assert abs(rows / (rows + parsed) - share) < 5 * (share * (1 - share) / samples) ** 0.5
     callers = {frames[frames.index("load_rows [app.py:5]") + 1] for frames in weights if rows_in(frames)}
     assert callers == {"main [app.py:10]"}
+
+
+@pytest.mark.beside
+@pytest.mark.kernel
+def test_frames_of_forked_children_are_read_from_their_first_sample(
+    start_recorder: Callable[..., Any], tmp_path: Path
+) -> None:
+    """They have the interpreter of their parent, at the same place. Each child grows at once."""
+    program = tmp_path / "app.py"
+    program.write_text(FORKING)
+    children = 5
+    with ephemeral_cgroup("test", 1 << 30, 0) as memcg:
+        recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
+        enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
+        command = ["sh", "-c", enter, sys.executable, "-S", str(program)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                given, ready = process.stdin, process.stdout
+                assert given is not None and ready is not None
+
+                def go_on(turns: int) -> None:
+                    given.write(f"{turns}\n")
+                    given.flush()
+                    assert ready.readline() == "ready\n"
+
+                go_on(8)
+                recorder.wait_for(lambda: "[app.py:" in str(named(tracer.open(recorder.path), go_on)))
+
+                def are_sampled() -> bool:
+                    go_on(-12)  # one that grew while nothing was traced has no sample
+                    return sampled_in(tracer.open(recorder.path), process.pid)[0] >= children
+
+                recorder.wait_for(are_sampled)
+                trace = tracer.open(recorder.stop())
+            finally:
+                process.kill()
+    _, sampled, read = sampled_in(trace, process.pid)
+    assert sampled > children * 8 * MIB
+    assert read > 0.9 * sampled
+
+
+FORKING = """
+import os, sys
+kept, lives = [], os.pipe()
+def grow(turns):
+    kept.extend(b"x" * (1 << 20) for _ in range(turns))
+for line in sys.stdin:
+    turns = int(line)
+    if turns < 0:
+        reading, writing = os.pipe()
+        if not os.fork():
+            grow(-turns)
+            os.write(writing, b".")
+            os.close(lives[1])
+            os.read(lives[0], 1)  # until the parent ends
+            os._exit(0)
+        os.read(reading, 1)
+    else:
+        grow(turns)
+    print("ready", flush=True)
+"""
+
+
+def sampled_in(trace: Any, parent: int) -> tuple[int, int, int]:
+    """Return the number of processes besides `parent` with samples of named stacks, the bytes of these, and
+    those with frames of Python."""
+    frames_of = dict(zip(trace.stacks["stack_id"], map(str, trace.stacks["frames"]), strict=True))
+    rows = trace.code_samples
+    rows = rows[(rows["tgid"] != parent) & (rows["category"] == "anon") & rows["stack_id"].isin(frames_of)]
+    is_read = rows["stack_id"].map(lambda one: "[app.py:" in frames_of[one]).astype(bool)
+    return rows["tgid"].nunique(), int(rows["bytes"].sum()), int(rows["bytes"][is_read].sum())
 
 
 @pytest.mark.beside

@@ -13,7 +13,9 @@ from support.waiting import wait_for
 
 from tracer.capture.symbols import stack_names
 from tracer.capture.symbols.address_names import ExecImage, NamedStack, StackCopy
+from tracer.capture.symbols.cpython_names import PythonStack
 from tracer.capture.symbols.stack_names import NO_STACK, Stacks
+from tracer.stored_names import NAMELESS_PYTHON
 from tracer.wire.dtypes import WIRE
 
 
@@ -21,7 +23,7 @@ def records(*rows: dict[str, Any], stream: str = "code_sample") -> Any:
     made = np.zeros(len(rows), WIRE[stream])
     for record, row in zip(made, rows, strict=True):
         for name, value in row.items():
-            if name in ("kernel", "user", "registers", "stack"):
+            if name in ("kernel", "user", "registers", "stack", "codes", "instructions"):
                 record[name][: len(value)] = value
             else:
                 record[name] = value
@@ -67,6 +69,45 @@ def named(sampled: Stacks) -> dict[int, list[str]]:
     """Return all names, after the last one was found."""
     sampled.finish()
     return {row["stack_id"]: row["frames"] for row in sampled.take_rows()}
+
+
+class Pythons:
+    """A `PythonFrames` whose names are those of code objects; `asked` has the frames of each stack."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[tuple[int, int]]] = []
+
+    def read(self, tgid: int, image: ExecImage, frames: list[tuple[int, int]]) -> PythonStack:
+        self.asked.append(frames)
+        if tgid == 13:
+            raise RuntimeError("the process is hostile")
+        return PythonStack("python3", [f"f{code} [app.py:{instruction}]" for code, instruction in frames])
+
+    def close(self) -> None:
+        pass
+
+
+def test_frames_of_python_are_read_before_symbol_tables_are_made(users: Users) -> None:
+    """A process may end before the symbols of the stacks before it are found."""
+    users.gate.clear()
+    pythons = Pythons()
+    sampled = Stacks(lambda _: [], users, pythons)  # type: ignore[arg-type]
+    rows = [
+        {"tgid": 1, "user": [5, 4]},
+        {"tgid": 2, "user": [5], "codes": [70, 71], "instructions": [8, 9]},
+        {"tgid": 13, "user": [5], "codes": [70], "instructions": [8]},
+    ]
+    sampled.number(records(*rows))
+    wait_for(lambda: pythons.asked == [[], [(70, 8), (71, 9)], [(70, 8)]])
+    assert not users.asked
+    users.gate.set()
+    names = named(sampled)
+    assert sorted(names.values()) == [
+        ["13:5", NAMELESS_PYTHON],
+        ["1:5", "1:4"],
+        ["2:5", "f70 [app.py:8]", "f71 [app.py:9]"],
+    ]
+    sampled.close()
 
 
 def test_number_gives_each_sample_the_numbers_of_its_stacks(sampled: Stacks) -> None:

@@ -169,11 +169,11 @@ class Map:
             raise KeyError(key)
         return value
 
-    def __setitem__(self, key: int | bytes, value: Any) -> None:
-        """Set a value: a `value_type`, or an argument for it. Raises OSError if the map is full."""
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Set a value. Both are of the map's types, or arguments for them. Raises OSError if it is full."""
         syscall.update_element(
             self.fd,
-            self.key_type(key),
+            key if isinstance(key, self.key_type) else self.key_type(key),
             value if isinstance(value, self.value_type) else self.value_type(value),
         )
 

@@ -8,12 +8,13 @@ hostile: what is read is bounded, and a frame whose code object is not there any
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from tracer.capture.bpf.load import Programs
 from tracer.capture.symbols.address_names import ExecImage, read_image
@@ -38,8 +39,24 @@ class _Process:
     names: dict[tuple[int, int], str] = field(default_factory=dict)
 
 
+class PythonStack(NamedTuple):
+    """The names of a stack's frames of Python, and the file of the interpreter; None: not known."""
+
+    interpreter: str | None
+    names: list[str]
+
+    def above(self, below: list[str]) -> list[str]:
+        """Return the names of a stack, innermost first: those of Python after those of what Python has
+        called. `below` is the stack in the program."""
+        if not self.names or self.interpreter is None:
+            return below + self.names
+        own = f"[{self.interpreter}]"
+        return [*takewhile(lambda name: own not in name, below), *self.names]
+
+
 class PythonFrames:
-    """Finds CPython processes, lets the programs read their frames, and names the frames.
+    """Finds CPython processes, lets the programs read their frames, and names the frames. Several threads may
+    use it.
 
     `warn` gets a line for each reason for which frames of some process are not read.
     """
@@ -50,6 +67,7 @@ class PythonFrames:
         self._known: dict[int, _Process] = {}  # by tgid, the last one needed last
         self._warn = warn
         self._refused: set[str] = set()
+        self._lock = threading.Lock()
 
     def consider(self, tgid: int, image: ExecImage) -> None:
         """Look at a process that was not looked at before; frames of its next samples are read."""
@@ -66,29 +84,29 @@ class PythonFrames:
         while len(self._known) > _MOST_PROCESSES:
             self._known.pop(next(iter(self._known))).memory.close()
 
-    def names(
-        self, tgid: int, image: ExecImage, frames: Sequence[tuple[int, int]], below: list[str]
-    ) -> list[str]:
-        """Return the names of a stack, innermost first: of the frames of Python, (code object, instruction)
-        each, after those of what Python has called. `below` is the stack in the program.
-        """
-        known = self._known.get(tgid)
-        if known is None or known.image != image or known.interpreter is None:
-            return below + [NAMELESS_PYTHON] * len(frames)
-        own = f"[{known.interpreter.file}]"
-        called = list(takewhile(lambda name: own not in name, below))
-        is_there = read_image(self._proc, tgid) in (image, ExecImage(0, 0))
-        return called + [self._name(known, *frame, is_there=is_there) for frame in frames]
+    def read(self, tgid: int, image: ExecImage, frames: Sequence[tuple[int, int]]) -> PythonStack:
+        """Look at a process as `consider` does, and return the names of frames, innermost first, each a code
+        object and an instruction."""
+        with self._lock:
+            self.consider(tgid, image)
+            known = self._known.get(tgid)
+            if known is None or known.image != image or known.interpreter is None:
+                return PythonStack(None, [NAMELESS_PYTHON] * len(frames))
+            is_there = bool(frames) and read_image(self._proc, tgid) in (image, ExecImage(0, 0))
+            names = [self._name(known, *frame, is_there=is_there) for frame in frames]
+            return PythonStack(known.interpreter.file, names)
 
     def free_ended(self) -> None:
         """Free what is known of processes that ended: an open descriptor each, which keeps a part of them."""
-        for tgid, known in [*self._known.items()]:
-            if read_image(self._proc, tgid) != known.image:
-                self._known.pop(tgid).memory.close()
+        with self._lock:
+            for tgid, known in [*self._known.items()]:
+                if read_image(self._proc, tgid) != known.image:
+                    self._known.pop(tgid).memory.close()
 
     def close(self) -> None:
-        while self._known:
-            self._known.popitem()[1].memory.close()
+        with self._lock:
+            while self._known:
+                self._known.popitem()[1].memory.close()
 
     def _found(self, tgid: int, image: ExecImage) -> _Process:
         memory = Memory(tgid, self._proc)
@@ -105,8 +123,7 @@ class PythonFrames:
         if interpreter is not None:
             offsets = interpreter.offsets._asdict()
             fields = (name for name, *_ in self._map.value_type._fields_ if name in offsets)
-            self._map[tgid] = self._map.value_type(
-                start_code=image.start_code,
+            self._map[self._map.key_type(*image)] = self._map.value_type(
                 head_address=interpreter.runtime + interpreter.offsets.head,
                 **{name: offsets[name] for name in fields},
             )

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -21,8 +22,9 @@ import numpy.typing as npt
 
 from tracer.capture.bpf.ring import Records
 from tracer.capture.symbols.address_names import ExecImage, NamedStack, StackCopy, UserSymbols
-from tracer.capture.symbols.cpython_names import PythonFrames
+from tracer.capture.symbols.cpython_names import PythonFrames, PythonStack
 from tracer.kernel.process.priority import prefer_this_thread
+from tracer.stored_names import NAMELESS_PYTHON
 
 NO_STACK: Final = -1
 """The number of a missing stack."""
@@ -41,15 +43,64 @@ _USER_KEY: Final = ("tgid", "start_code", "start_stack", "codes", "instructions"
 
 @dataclass(frozen=True)
 class _Stack:
-    """`image` is None for a kernel stack. `python` are the frames of Python: code object, instruction.
-    `copy` is what the stack can be unwound from; else `addresses` are all that is known."""
+    """`image` is None for a kernel stack. `python` are the names of the frames of Python, as soon as they are
+    read. `copy` is what the stack can be unwound from; else `addresses` are all that is known."""
 
     number: int
     addresses: tuple[int, ...]
     tgid: int
     image: ExecImage | None
-    python: tuple[tuple[int, int], ...] = ()
+    python: Future[PythonStack] | None = None
     copy: StackCopy | None = None
+
+
+class _PythonReader:
+    """A thread that reads the names of frames of Python.
+
+    They are in the memory of the process, which may end at any moment, and are read in a millisecond. The
+    symbol tables of stacks that wait before it may take a second.
+    """
+
+    def __init__(self, frames: PythonFrames) -> None:
+        self._frames = frames
+        self._waiting: queue.SimpleQueue[tuple[Future[PythonStack], Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._read_all, name="python", daemon=True)
+        self._thread.start()
+
+    def read(self, tgid: int, image: ExecImage, frames: Sequence[tuple[int, int]]) -> Future[PythonStack]:
+        """Read the names of frames soon, unless too many wait. Without frames, the process is looked at all
+        the same, so that those of its next samples are taken."""
+        found: Future[PythonStack] = Future()
+        if self._waiting.qsize() < _MOST_WAITING:
+            self._waiting.put((found, (tgid, image, frames)))
+        else:
+            found.set_result(_nameless(frames))
+        return found
+
+    def abandon(self) -> None:
+        """Forget what waits, and end the thread."""
+        with suppress(queue.Empty):
+            while True:
+                self._waiting.get_nowait()
+        self.end()
+
+    def end(self) -> None:
+        """Read what waits, and end the thread."""
+        self._waiting.put(None)
+        self._thread.join(_LAST_WAIT_S)
+
+    def _read_all(self) -> None:
+        prefer_this_thread()
+        while (asked := self._waiting.get()) is not None:
+            found, arguments = asked
+            try:
+                found.set_result(self._frames.read(*arguments))
+            except Exception:  # no process may end the thread
+                found.set_result(_nameless(arguments[2]))
+
+
+def _nameless(frames: Sequence[tuple[int, int]]) -> PythonStack:
+    return PythonStack(None, [NAMELESS_PYTHON] * len(frames))
 
 
 class _Namer:
@@ -171,8 +222,9 @@ class Stacks:
     _named: deque[dict[str, Any]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self._of_users = _Namer(self._user_names, self._named, rest=self._rest, close=self._close_tables)
+        self._of_users = _Namer(self._user_names, self._named, rest=self._rest, close=self.users.close)
         self._of_kernel = _Namer(self._kernel_names, self._named)
+        self._of_python = None if self.python is None else _PythonReader(self.python)
 
     @property
     def failed(self) -> int:
@@ -254,10 +306,11 @@ class Stacks:
             self._numbers.clear()
         number = self._numbers[key] = self.next_number()
         image = ExecImage(int(record["start_code"]), int(record["start_stack"])) if is_user else None
-        python: tuple[tuple[int, int], ...] = ()
-        if is_user:
+        python = None
+        if image is not None and self._of_python is not None:
             codes = np.trim_zeros(record["codes"], "b").tolist()
-            python = tuple(zip(codes, record["instructions"].tolist(), strict=False))
+            called = [*zip(codes, record["instructions"].tolist(), strict=False)]
+            python = self._of_python.read(int(record["tgid"]), image, called)
         if copied is not None and self._of_users.waiting >= _MOST_COPIES:
             copied = None
             self.dropped_copies += 1
@@ -285,6 +338,8 @@ class Stacks:
         until_s = time.monotonic() + _LAST_WAIT_S
         for namer in (self._of_kernel, self._of_users):
             namer.end()
+        if self._of_python is not None:
+            self._of_python.end()
         for namer in (self._of_kernel, self._of_users):
             namer.join(max(until_s - time.monotonic(), 0.0))
 
@@ -292,28 +347,24 @@ class Stacks:
         """Stop naming at once, and free the symbol tables."""
         self._of_kernel.abandon()
         self._of_users.abandon()
+        if self.python is not None and self._of_python is not None:
+            self._of_python.abandon()
+            self.python.close()
 
     def _rest(self) -> None:
         self.users.close()
         if self.python is not None:
             self.python.free_ended()
 
-    def _close_tables(self) -> None:
-        self.users.close()
-        if self.python is not None:
-            self.python.close()
-
     def _kernel_names(self, stack: _Stack) -> NamedStack:
         return NamedStack(self.name_kernel(list(stack.addresses)), left_code=False)
 
     def _user_names(self, stack: _Stack) -> NamedStack:
         assert stack.image is not None
-        if self.python is not None:  # first: the sooner, the more samples have frames of Python
-            self.python.consider(stack.tgid, stack.image)
         named = self.users.name(stack.tgid, stack.addresses, stack.image, stack.copy)
-        if self.python is None or not stack.python:
+        if stack.python is None:
             return named
-        return named._replace(frames=self.python.names(stack.tgid, stack.image, stack.python, named.frames))
+        return named._replace(frames=stack.python.result(_LAST_WAIT_S).above(named.frames))
 
 
 def _firsts(member_of: npt.NDArray[np.intp], groups: int) -> npt.NDArray[np.intp]:
