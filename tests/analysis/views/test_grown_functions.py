@@ -20,7 +20,7 @@ from tracer.analysis.views.grown_functions import (
         ("grow [work]", CodeFrame("grow", None, None, "work")),
         ("grow+0x4f", CodeFrame("grow", None, None, None)),
         ("[libx.so]+0x12", CodeFrame("[libx.so]+0x12", None, None, "libx.so")),
-        ("0x7f00", CodeFrame("0x7f00", None, None, None)),
+        ("0x7f00", CodeFrame("[code]", None, None, None)),
         ("f.<locals>.<listcomp> [a b.py:5]", CodeFrame("f.<locals>.<listcomp>", "a b.py", 5, None)),
         (
             "operator new[](unsigned long) [work]",
@@ -311,15 +311,27 @@ def test_memory_that_malloc_touches_itself_is_told_apart(inner: tuple[str, ...],
 
 
 def test_addresses_of_short_processes_are_code_without_a_name() -> None:
-    """The address of one function differs in each process. One that all samples share is shown."""
+    """The address of one function differs in each process, and is no name even if all samples share it."""
 
     def grown(tgid: int, *addresses: str) -> StackGrowth:
         return StackGrowth("head", tgid, addresses, (), 10, 100)
 
-    (code,) = grown_functions({"shmem": [grown(pid, f"0x7f{pid:02}3a7", "0x7f11") for pid in range(20)]})
-    assert (code.share, code.process.processes) == (1.0, 20)
-    assert [str(frame) for frame in code.frames] == ["code that could not be named"]
-    assert code.frames[0].is_nameless
+    for samples in (
+        [grown(pid, f"0x7f{pid:02}3a7", "0x7f11") for pid in range(20)],
+        [grown(41, "0x7f3a7", "0x7f11"), grown(41, "0x7f3a7", "0x7f22")],
+        [grown(41, "0x7f3a7")],
+    ):
+        (code,) = grown_functions({"shmem": samples})
+        assert (code.share, code.process.processes) == (1.0, len({one.tgid for one in samples}))
+        assert [str(frame) for frame in code.frames] == ["code that could not be named"]
+        assert code.frames[0].is_nameless
 
-    (code,) = grown_functions({"anon": [grown(41, "0x7f3a7", "0x7f11"), grown(41, "0x7f3a7", "0x7f22")]})
-    assert [frame.function for frame in code.frames] == ["0x7f3a7"]
+
+def test_addresses_among_the_callers_are_one_frame_without_a_name() -> None:
+    calls = [("read_block [dd]", f"0x7f{n}", f"0x7e{n}", "main [dd]") for n in range(9)]
+    (code,) = grown_functions({"anon": [StackGrowth("dd", 41, one, (), 10, 100) for one in calls]})
+    assert [str(frame) for frame in code.frames] == [
+        "read_block (dd)",
+        "code that could not be named",
+        "main (dd)",
+    ]

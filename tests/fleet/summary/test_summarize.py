@@ -262,7 +262,7 @@ def test_kill_has_the_function_with_the_largest_share_unless_it_has_no_name() ->
     main = CodeFrame("main", "app.py", 88, None)
     assert grown(CodeFrame("load", "app.py", 41, None), main) == ["load", "app.py", 41, None, 0.7]
     assert grown(CodeFrame("grow", None, None, "work")) == ["grow", None, None, "work", 0.7]
-    for nameless in ("[python]", "[code]", "0x7f00"):
+    for nameless in ("[python]", "[code]"):
         assert grown(CodeFrame(nameless, None, None, None), main) == [None] * 5
     assert grown() == [None] * 5
     assert row_of(replace(REPORT, code=())).get("grown_function") is None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAMELESS_CODE: Final = "[code]"
-"""The function of a `CodeFrame` that stands for several addresses without a name."""
+"""The function of a `CodeFrame` that stands for addresses without a name or a module."""
 NAMELESS_SCRIPTS: Final = {f"[{name}]": name for name in INTERPRETERS if f"[{name}]" != NAMELESS_PYTHON}
 """The function of a `CodeFrame` that stands for those of a script -> its interpreter, of which no names are
 read."""
@@ -189,7 +189,7 @@ class CodeFrame:
     @property
     def is_nameless(self) -> bool:
         """Return whether it does not say which function ran."""
-        return self.function in _NAMELESS or self.function.startswith("0x")
+        return self.function in _NAMELESS
 
     def __str__(self) -> str:
         """Return the function with its place: a line of a file, or else the module."""

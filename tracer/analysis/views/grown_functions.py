@@ -75,8 +75,9 @@ METHOD_OF_DOTNET: Final = re.compile(
 @lru_cache(maxsize=1 << 14)
 def frame_of(name: str) -> CodeFrame:
     """Return a recorded frame in its parts: `function [module]`, perhaps with ` (file:line)`, `function
-    [file.py:line]`, a function of Node or .NET by its perf map, or an address. Compilers' marks on a symbol
-    are left out, and the place within a function that has no symbol (`[module]+0xfunction+0xoffset`)."""
+    [file.py:line]`, a function of Node or .NET by its perf map, or `NAMELESS_CODE` for an address, which is
+    another one in each process. Compilers' marks on a symbol are left out, and the place within a function
+    that has no symbol (`[module]+0xfunction+0xoffset`)."""
     if unnamed := _UNNAMED.match(name):
         return CodeFrame(unnamed["function"], None, None, unnamed["module"])
     if in_source := IN_SOURCE.fullmatch(name):
@@ -92,7 +93,8 @@ def frame_of(name: str) -> CodeFrame:
     python = _PYTHON_PLACE.fullmatch(place) if place is not None else None
     if python:
         return CodeFrame(function, python["file"], int(python["line"]), None)
-    return CodeFrame(_plain(function) or name, None, None, place)
+    plain = NAMELESS_CODE if _is_address(name) else _plain(function) or name
+    return CodeFrame(plain, None, None, place)
 
 
 def _plain(symbol: str) -> str:
@@ -265,19 +267,23 @@ def share_error(share: float, count: float) -> float:
 
 def _groups(samples: Sequence[StackGrowth]) -> list[list[StackGrowth]]:
     """Return the samples of processes of one name and one function of the program together. Names may differ
-    by a trailing number. Addresses are together: those of one function differ from process to process, and
-    from instruction to instruction."""
+    by a trailing number."""
     groups: dict[tuple[str | None, tuple[str, str | None]], list[StackGrowth]] = {}
     for sample in samples:
         name = next(iter(_code_of(sample)), "")
-        identity = (NAMELESS_CODE, None) if _is_address(name) else frame_of(name).identity
         comm = None if sample.comm is None else name_without_number(sample.comm)
-        groups.setdefault((comm, identity), []).append(sample)
+        groups.setdefault((comm, frame_of(name).identity), []).append(sample)
     return [*groups.values()]
 
 
 def _code_of(sample: StackGrowth) -> tuple[str, ...]:
-    return _told(sample.user) or of_program(sample.kernel)
+    """Return the frames by which growth is told. Addresses in a row are one frame."""
+    frames: list[str] = []
+    for name in _told(sample.user) or of_program(sample.kernel):
+        shown = NAMELESS_CODE if _is_address(name) else name
+        if shown != NAMELESS_CODE or frames[-1:] != [shown]:
+            frames.append(shown)
+    return tuple(frames)
 
 
 def _is_address(name: str) -> bool:
@@ -294,9 +300,6 @@ def _of_one_code(kind: str, samples: Sequence[StackGrowth], whole: int, count: f
     stacks: Counter[tuple[str, ...]] = Counter()
     for sample in samples:
         stacks[_code_of(sample)] += sample.nr_bytes
-    addresses = {names[0] for names in stacks if names and _is_address(names[0])}
-    if len(addresses) > 1:
-        stacks = Counter({(NAMELESS_CODE,): nr_bytes})
     frames = _in_common(stacks, nr_bytes)
     is_slab = any(_SLAB.match(name) for sample in samples for name in sample.kernel)
     return [

@@ -138,7 +138,6 @@ _GROWN: Final[Mapping[Grown, str]] = {
     "file": "page cache",
     "kernel": "kernel memory",
 }
-_NAMELESS: Final = ("[", "0x")
 _ON_PANIC: Final = "Set vm.panic_on_oom to 0, so that the kernel kills a process instead of panicking."
 
 
@@ -261,7 +260,7 @@ def _code_of(findings: Findings, grew: contributing.Grew) -> GrownCode | None:
     for one in findings.code:
         name, its = (name_without_number(comm or "") for comm in (one.process.comm, it.comm))
         is_its = one.process.pid == it.tgid or (one.process.pid is None and name == its)
-        is_named = bool(one.frames) and not one.frames[0].function.startswith(_NAMELESS)
+        is_named = bool(one.frames) and not one.frames[0].function.startswith("[")
         is_certain = one.share > one.share_error
         is_maker = one.language != "java" and not is_of_collector(one)
         if is_its and is_named and is_certain and one.of == grew.kind and is_maker:
