@@ -126,7 +126,8 @@ class CacheContents:
 
 @dataclass(frozen=True, slots=True)
 class MappedPart:
-    """The mappings of a process of one kind and name (docs/trace-format.md, `mappings`)."""
+    """The mappings of a process of one kind and name (docs/trace-format.md, `mappings`). `rss_bytes` has each
+    page of a heap in a file that is in memory only once."""
 
     kind: str
     name: str

@@ -86,9 +86,10 @@ def test_cgroup_that_was_not_looked_at_has_no_files(trace: Any) -> None:
 def process_memory_look(trace: Any, seconds: float, tgid: int, *parts: tuple[str, int], **more: Any) -> None:
     for kind, mib in parts:
         anon = 0 if kind in ("file", "shared") else mib * MIB
-        row = {"kind": kind, "name": "", "count": 1, "size_bytes": mib * MIB, "rss_bytes": mib * MIB} | more
+        row = {"kind": kind, "name": "", "count": 1, "size_bytes": mib * MIB, "rss_bytes": mib * MIB}
+        row |= {"anon_bytes": anon} | more
         row |= {"pss_bytes": None if kind.startswith("file") else row.get("pss_bytes", mib * MIB)}
-        trace.add("mappings", seconds, cgroup_id=1, tgid=tgid, anon_bytes=anon, swap_bytes=0, **row)
+        trace.add("mappings", seconds, cgroup_id=1, tgid=tgid, swap_bytes=0, **row)
 
 
 def jvm(trace: Any, seconds: float, tgid: int, **mib: int) -> None:
@@ -151,6 +152,19 @@ def test_memory_shared_since_a_fork_is_the_difference_of_rss_and_pss(process_mem
     record_kill(process_memory_filled, 10, anon_rss_bytes=80 * MIB)
     (one,) = only_report(process_memory_filled).mappings
     assert one.shared_bytes == 12 * MIB
+
+
+def test_heap_that_is_mapped_at_several_places_counts_once(process_memory_filled: Any) -> None:
+    """ZGC of Java 17 maps its memfd three times: 220 MiB of RSS were 110 MiB of memory."""
+    process_memory_look(process_memory_filled, 5, 50, ("java heap", 60), pss_bytes=20 * MIB, anon_bytes=0)
+    process_memory_look(process_memory_filled, 5, 50, ("anonymous", 30))
+    record_kill(process_memory_filled, 10, anon_rss_bytes=80 * MIB)
+    (one,) = only_report(process_memory_filled).mappings
+    assert (one.rss_bytes, one.shared_bytes) == (50 * MIB, 0)
+    assert [(part.kind, part.rss_bytes) for part in one.parts] == [
+        ("anonymous", 30 * MIB),
+        ("java heap", 20 * MIB),
+    ]
 
 
 def test_java_shows_what_is_outside_of_its_heap(process_memory_filled: Any) -> None:
