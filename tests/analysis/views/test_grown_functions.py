@@ -285,6 +285,7 @@ NODE = ("__memset [libc.so.6]", "v8::internal::Heap::Fill(int) [node]", "uv_run 
         # The callers were not found: the stack of the sample could not be copied.
         (("[libc.so.6]+0x17c300+0xd8",), ("code that could not be named",), "native"),
         (("malloc [libjemalloc.so.2]", "0x7f11"), ("code that could not be named",), "native"),
+        (("memset [static]",), ("code that could not be named",), "native"),
     ],
 )
 def test_code_of_an_interpreter_or_beneath_a_program_is_not_told_as_that_of_the_program(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.compiled import compiled
 
 from tracer.capture.symbols import unwinding
 from tracer.capture.symbols.address_names import StackCopy
@@ -102,6 +103,29 @@ def test_frames_end_where_the_copy_ends_or_a_file_is_missing(unwinder: Unwinder)
     assert unwinder.unwind(copied(first, second + 1)) == [first, second + 1]
     assert unwinder.unwind(copied(first)) == [first]
     assert unwinder.unwind(copied(0x1000, first, second))[:1] == [0x1000]
+
+
+@needs_libdw
+def test_caller_of_assembly_that_no_table_describes_is_found(tmp_path: Path, process: Path) -> None:
+    """As memset() of musl. A frame pointer would lead past `caller`, since `leaf` does not keep it."""
+    library = compiled("leaf", tmp_path, "-O2", "-fomit-frame-pointer", "-shared", "-fPIC")
+    loaded_library = ctypes.CDLL(str(library))
+    leaf, caller = (
+        ctypes.cast(getattr(loaded_library, name), ctypes.c_void_p).value for name in ("leaf", "caller")
+    )
+    assert leaf is not None and caller is not None
+    called = caller + ctypes.string_at(caller, 32).index(b"\xe8") + 5
+    maps = Path("/proc/self/maps").read_text().splitlines(True)
+    (process / "maps").write_text(
+        "".join(line for line in maps if "/libc.so" in line or str(library) in line)
+    )
+    for line in (process / "maps").read_text().splitlines():
+        (process / "map_files" / line.split()[0]).symlink_to(line.split()[-1])
+    unwinder = Unwinder(7, process.parent)
+    outer = entry("labs") + 1
+    assert unwinder.unwind(copied(leaf + 1, called, 0, outer, 0)) == [leaf + 1, called, outer]
+    for no_return in (caller, leaf, STACK):
+        assert unwinder.unwind(copied(leaf + 1, no_return, 0, outer, 0))[:2] != [leaf + 1, no_return]
 
 
 @needs_libdw

@@ -134,8 +134,14 @@ def _told(frames: Sequence[str]) -> tuple[str, ...]:
         frame = frame_of(name)
         if frame.module and (runs := interpreter(frame.module, frame.function)):
             return (f"[{runs}]", *(own if is_own else ()))
-    modules = [frame_of(name).module for name in frames if not _is_address(name)]
-    return (NAMELESS_CODE,) if modules and all(one and is_beneath(one) for one in modules) else own
+    known = [frame_of(name) for name in frames if not _is_address(name)]
+    is_nobodys = known and all(map(_is_beneath_programs, known))
+    return (NAMELESS_CODE,) if is_nobodys else own
+
+
+def _is_beneath_programs(frame: CodeFrame) -> bool:
+    """Return whether a function is of the C library or an allocator, which a program may contain."""
+    return bool(frame.module and (is_beneath(frame.module) or _ALLOCATOR.match(frame.function)))
 
 
 def _is_inside_allocator(frames: Sequence[str], at: int) -> bool:

@@ -11,6 +11,7 @@ from typing import Final
 
 SHT_SYMTAB: Final = 2
 """The type of the section with all symbols (elf(5)); a stripped file has none."""
+_SHF_EXECINSTR: Final = 4
 _MOST_PARTS: Final = 1024  # segments, and sections
 
 _Pointer = ctypes.c_void_p
@@ -78,6 +79,13 @@ class LibelfFile:
             if not part or not self._dw.gelf_getshdr(part, ctypes.byref(section)):
                 return
             yield section
+
+    def code(self, address: int, size: int) -> bytes:
+        """Return bytes of the section of code at an address; nothing if it does not have them all."""
+        for one in self.sections():
+            if one.flags & _SHF_EXECINSTR and one.address <= address <= one.address + one.size - size:
+                return self.bytes(one.offset + address - one.address, size)
+        return b""
 
     def bytes(self, offset: int, size: int) -> bytes:
         """Return bytes of the file; nothing if it does not have them all."""

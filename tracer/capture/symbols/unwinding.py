@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import stat
 import struct
 from collections.abc import Iterable, Iterator
@@ -65,6 +66,15 @@ _DWARF: Final = [
 ]
 """The positions of the registers in the order of DWARF's numbers (System V ABI, AMD64 supplement, 3.6.2)."""
 _SP: Final = _PT_REGS.index("sp")
+_DWARF_SP, _DWARF_IP = 7, 16  # positions in `_DWARF`
+
+_CALL: Final = re.compile(
+    rb".*(\xe8....|\xff([\x10-\x13\x16\x17\xd0-\xd7]|[\x14\x50-\x53\x55-\x57].|\x54.."
+    rb"|[\x15\x90-\x93\x95-\x97]....|\x94.....))",
+    re.DOTALL,
+)
+"""Code that ends with a call: relative, or through a register or memory (CALL, Intel SDM volume 2)."""
+_LONGEST_CALL: Final = 7
 
 _Pointer = ctypes.c_void_p
 _Word = ctypes.c_uint64
@@ -119,11 +129,16 @@ def why_not() -> str | None:
 @cache
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(_LIBRARY)
-    for name in ("dwfl_begin", "dwfl_report_elf", "dwfl_addrmodule", "dwfl_module_getelf"):
-        getattr(library, name).restype = _Pointer
+    for name in ("begin", "report_elf", "addrmodule", "module_getelf", "module_eh_cfi", "module_dwarf_cfi"):
+        getattr(library, f"dwfl_{name}").restype = _Pointer
     for name in ("dwfl_module_addrinfo", "dwfl_module_info"):
         getattr(library, name).restype = ctypes.c_char_p
     return library
+
+
+@cache
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 class _Demangler:
@@ -135,7 +150,6 @@ class _Demangler:
             library = ctypes.CDLL("libstdc++.so.6")
             self._demangle = library["__cxa_demangle"]  # as an attribute, Python would change its name
             self._demangle.restype = _Pointer
-            self._free = ctypes.CDLL(None).free
 
     def name(self, symbol: str) -> str:
         """Return the name, or the symbol itself if it is not mangled."""
@@ -146,7 +160,7 @@ class _Demangler:
         if status.value or not found.value:
             return symbol
         text = ctypes.string_at(found.value).decode(errors="backslashreplace")
-        self._free(found)
+        _c_library().free(found)
         return text
 
 
@@ -206,8 +220,42 @@ class Unwinder:
         self._registers = [words[position] for position in _DWARF]
         self._begin = words[_SP]
         self._addresses = []
+        self._return_from_leaf()
         self._dw.dwfl_getthread_frames(self._dwfl, self._tgid, self._on_frame, None)
         return self._addresses
+
+    def _return_from_leaf(self) -> None:
+        """Take the first frame, if it is of a function that no table describes, and the stack pointer leads
+        to a return address. Such functions are assembly, as memset() of musl, which keeps nothing on the
+        stack; libdw would follow the frame pointer, which is that of a caller, and miss the direct caller."""
+        address = self._registers[_DWARF_IP]
+        at_stack = int.from_bytes(self._copy.stack[:8], "little")
+        if self._is_described(address) or not self._is_after_call(at_stack):
+            return
+        self._addresses.append(address)
+        self._registers[_DWARF_IP] = at_stack
+        self._registers[_DWARF_SP] += 8
+
+    def _is_described(self, address: int) -> bool:
+        """Return whether a stack can be unwound from an address by call frame information."""
+        module = _Pointer(self._dw.dwfl_addrmodule(self._dwfl, _Word(address)))
+        for tables in (self._dw.dwfl_module_eh_cfi, self._dw.dwfl_module_dwarf_cfi):
+            bias, frame = _Word(), _Pointer()
+            table = _Pointer(tables(module, ctypes.byref(bias))) if module.value else module
+            at = _Word(address - bias.value & _ADDRESS_MASK)
+            if table.value and not self._dw.dwarf_cfi_addrframe(table, at, ctypes.byref(frame)):
+                _c_library().free(frame)
+                return True
+        return False
+
+    def _is_after_call(self, address: int) -> bool:
+        module = _Pointer(self._dw.dwfl_addrmodule(self._dwfl, _Word(address)))
+        if not module.value:
+            return False
+        bias = _Word()
+        elf = _Pointer(self._dw.dwfl_module_getelf(module, ctypes.byref(bias)))
+        begin = address - _LONGEST_CALL - bias.value & _ADDRESS_MASK
+        return _CALL.fullmatch(LibelfFile(self._dw, elf).code(begin, _LONGEST_CALL)) is not None
 
     def resolve(self, address: int) -> Resolved:
         """See `SymbolTable.resolve`. The symbols are those in the file itself; without one, offsets are
