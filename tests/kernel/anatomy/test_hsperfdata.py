@@ -85,15 +85,16 @@ def test_memory_is_that_of_all_generations() -> None:
     }
 
 
-def test_each_generation_of_g1_may_be_the_whole_heap() -> None:
-    g1: dict[str, Any] = {
-        "sun.gc.collector.0.name": "G1 young collection pauses",
+@pytest.mark.parametrize("collector", ["G1 young collection pauses", "ZGC minor collection pauses"])
+def test_each_generation_of_a_collector_without_bounds_may_be_the_whole_heap(collector: str) -> None:
+    counters: dict[str, Any] = {
+        "sun.gc.collector.0.name": collector,
         "sun.gc.generation.0.capacity": 9 * MIB + 24,
         "sun.gc.generation.1.capacity": 119 * MIB + 8,
         "sun.gc.generation.0.maxCapacity": 128 * MIB + 24,
         "sun.gc.generation.1.maxCapacity": 128 * MIB + 8,
     }
-    numbers = memory_numbers(g1)
+    numbers = memory_numbers(counters)
     assert (numbers["heap_committed_bytes"], numbers["heap_max_bytes"]) == (128 * MIB, 128 * MIB)
 
 

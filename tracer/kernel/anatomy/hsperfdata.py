@@ -79,6 +79,12 @@ def shown(counters: Counters) -> Iterator[Shown]:
     yield from (Shown(KIND, name, value) for name, value in memory_numbers(counters).items())
 
 
+_WITHOUT_BOUNDS: Final = ("G1", "ZGC")
+"""Collectors whose generations may each become as large as the heap (G1MonitoringSupport and
+ZServiceabilityCounters in src/hotspot/share/gc). ZGC has had generations since Java 21, with this name; of
+one generation, it is "Z"."""
+
+
 def memory_numbers(counters: Counters) -> dict[str, int]:
     """Return what the counters say of memory; empty if they lack the heap.
 
@@ -95,12 +101,13 @@ def memory_numbers(counters: Counters) -> dict[str, int]:
     )
     if not sum(committed):
         return {}
-    # Each generation of G1 may become as large as the heap (G1MonitoringSupport).
-    is_g1 = str(counters.get("sun.gc.collector.0.name", "")).startswith("G1")
+    collector = str(counters.get("sun.gc.collector.0.name", ""))
     found = {
         "heap_used_bytes": sum(used),
         "heap_committed_bytes": _whole_pages(sum(committed)),
-        "heap_max_bytes": _whole_pages(max(most, default=0) if is_g1 else sum(most)),
+        "heap_max_bytes": _whole_pages(
+            max(most, default=0) if collector.startswith(_WITHOUT_BOUNDS) else sum(most)
+        ),
     }
     for field, counter in (("used", "used"), ("committed", "capacity")):
         if (value := numbers.get(f"sun.gc.metaspace.{counter}")) is not None:
