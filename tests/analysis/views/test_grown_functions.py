@@ -27,6 +27,7 @@ from tracer.analysis.views.grown_functions import (
             CodeFrame("operator new[](unsigned long)", None, None, "work"),
         ),
         ("JS:*grow app.js:3:9", CodeFrame("grow", "app.js", 3, None)),
+        ("JS:~ /srv/app.js:1:1", CodeFrame("(anonymous)", "/srv/app.js", 1, None)),
         ("[python]", CodeFrame("[python]", None, None, None)),
         (
             "void [my.shop] Shop.Orders`1[int]::Keep(class [mscorlib]System.Object,int32)[OptimizedTier1]",

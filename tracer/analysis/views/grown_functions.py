@@ -66,6 +66,7 @@ _RUNTIME_OF_GO: Final = ("runtime.", "internal/runtime/")
 SCRIPT_OF_NODE: Final = re.compile(
     r"(?:JS|LazyCompile|Function):[*~^+]?(?P<function>\S*) (?P<file>[^:]+):(?P<line>\d+)(?::\d+)?", re.DOTALL
 )
+_ANONYMOUS: Final = "(anonymous)"  # as V8's own profiler calls it
 METHOD_OF_DOTNET: Final = re.compile(
     r"[^\[]*\[(?P<assembly>[^\]]+)\] (?P<method>[^(]+::[^(]+)\(.*\)\[(?P<compiled>[A-Z]\w*)\]", re.DOTALL
 )
@@ -87,7 +88,7 @@ def frame_of(name: str) -> CodeFrame:
     assert match is not None
     function, place = match["function"], match["place"]
     if script := SCRIPT_OF_NODE.fullmatch(name):
-        return CodeFrame(script["function"], script["file"], int(script["line"]), None)
+        return CodeFrame(script["function"] or _ANONYMOUS, script["file"], int(script["line"]), None)
     if method := METHOD_OF_DOTNET.fullmatch(name):
         return CodeFrame(method["method"], None, None, method["assembly"])
     python = _PYTHON_PLACE.fullmatch(place) if place is not None else None
