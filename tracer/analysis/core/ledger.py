@@ -367,6 +367,22 @@ def sampled(subtree: Subtree, added: Sequence[str], taken: Sequence[str] = ()) -
     return Steps(rows.times, np.maximum(total - sum(map(rows.numbers, taken)), 0), 0)
 
 
+def locked_files(subtree: Subtree) -> Steps:
+    """Return the page cache that is mlocked or on ramfs, in bytes, by the cgroup's samples: `unevictable`
+    without anon and shmem that are on no list."""
+
+    def find() -> Steps:
+        of_processes = ("anon_bytes", "shmem_bytes"), ("inactive_anon_bytes", "active_anon_bytes")
+        rows = subtree.own_rows("samples")
+        for name in ("unevictable_bytes", *of_processes[0], *of_processes[1]):
+            rows = rows.known(name)
+        on_no_list = sum(map(rows.numbers, of_processes[0])) - sum(map(rows.numbers, of_processes[1]))
+        unevictable = rows.numbers("unevictable_bytes")
+        return Steps(rows.times, unevictable - np.clip(on_no_list, 0, unevictable), 0)
+
+    return subtree.once("ledger.locked_files", find)
+
+
 def swap_cache(subtree: Subtree) -> Steps:
     """Return the memory that `anon` and `swap` both count, in bytes, by the cgroup's samples; negative: that
     neither counts.

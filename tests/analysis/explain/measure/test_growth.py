@@ -9,6 +9,7 @@ from support.evidence import numbers_of
 from synthetic.crawling import MIB, livelock
 from synthetic.memcg_kill import only_report, record_kill
 
+from tracer.analysis.core.gaps import LOOKED_NS
 from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.explain.measure import growth
 
@@ -30,6 +31,21 @@ def test_growth_counts_memory_in_the_swap_cache_once(trace: Any, version: int, h
     subtree = Subtrees(trace).subtree_at(7)
     held = growth.held(subtree, trace.ns(0), trace.ns(4))
     assert held.at(trace.ns(4)) == held_mib * MIB
+
+
+def test_growth_counts_files_on_ramfs(trace: Any) -> None:
+    """A file on ramfs takes 60 MiB within 2 s: it is page cache, and reclaim may not take it. The samples
+    that show it are a look apart."""
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    none = dict.fromkeys(("anon_bytes", "shmem_bytes", "inactive_anon_bytes", "active_anon_bytes"), 0)
+    for at_s, mib in ((0.5, 0), (1.5, 30), (2.5, 60)):
+        trace.charged(at_s, 7, "file", 30 * MIB if mib else 0)
+        read = none | {"unevictable_bytes": mib * MIB, "file_bytes": mib * MIB}
+        trace.add("samples", at_s, cgroup_id=7, source="periodic", **read)
+    subtree = Subtrees(trace).subtree_at(7)
+    begin, end = trace.ns(0), trace.ns(3)
+    assert growth.held(subtree, begin, end).at(end) == 60 * MIB
+    assert growth.covered_ns(subtree, begin, end, 60 * MIB) == LOOKED_NS
 
 
 def kill(trace: Any) -> None:

@@ -46,7 +46,7 @@ _PAUSED_DIVISOR: Final = 100
 
 def held(subtree: Subtree, begin_ns: int, end_ns: int) -> Steps:
     """Return the memory that grew, and what was in swap, within an interval, as a change since the start of
-    the trace.
+    the trace. Page cache that reclaim may not take, mlocked or on ramfs, grew as well.
 
     Memory that was given back by MADV_FREE does not count: reclaim takes it at the limit, while other memory
     grows. Only slab beyond what was left at the end is left out: the rest may be what filled the limit.
@@ -56,10 +56,10 @@ def held(subtree: Subtree, begin_ns: int, end_ns: int) -> Steps:
         ledger.change(subtree, {name: 1}).within(begin_ns, end_ns) for name in ("swap", "slab_reclaimable")
     )
     parts = [own, *([swapped] if len(swapped.times) or swapped.before else [])]
-    counted = (ledger.swap_cache(subtree), ledger.lazily_freed(subtree))
+    freed, locked = ledger.lazily_freed(subtree).negative(), ledger.locked_files(subtree)
     parts += [
-        one.negative().within(begin_ns, end_ns)
-        for one in counted
+        one.within(begin_ns, end_ns)
+        for one in (ledger.swap_cache(subtree).negative(), freed, locked)
         if max(one.peak() or 0, -(one.least() or 0)) >= _LEAST_BYTES
     ]
     left = slab.at(end_ns) or 0
@@ -71,10 +71,13 @@ def held(subtree: Subtree, begin_ns: int, end_ns: int) -> Steps:
 
 
 def covered_ns(subtree: Subtree, begin_ns: int, end_ns: int, grown_bytes: int) -> int:
-    """Return how old the changes in a row may be: a look if much of the growth was made from outside."""
+    """Return how old the changes in a row may be: a look if much of the growth was made from outside, or is
+    known by samples."""
     outside = subtree.once("growth.from_outside", lambda: _from_outside(subtree))
-    grown_from_outside = (outside.at(end_ns) or 0) - (outside.at(begin_ns - 1) or 0)
-    return LOOKED_NS if _FROM_OUTSIDE_DIVISOR * grown_from_outside >= grown_bytes else ledger.SUMMED_NS
+    looked_bytes = sum(
+        (one.at(end_ns) or 0) - (one.at(begin_ns - 1) or 0) for one in (outside, ledger.locked_files(subtree))
+    )
+    return LOOKED_NS if _FROM_OUTSIDE_DIVISOR * looked_bytes >= grown_bytes else ledger.SUMMED_NS
 
 
 def _from_outside(subtree: Subtree) -> Steps:

@@ -23,7 +23,6 @@ from tracer.analysis.core.columns import (
     is_one_of,
     known,
     swap_room_of,
-    times_ns,
 )
 from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.ledger import Steps
@@ -38,10 +37,8 @@ _UNRECLAIMABLE: Final[ledger.Weights] = {
     "sock": 1,
 }
 """Memory that reclaim cannot free without swap, except for locked page cache."""
-_LISTS: Final = ("anon_bytes", "shmem_bytes", "inactive_anon_bytes", "active_anon_bytes")
 _OF_CACHE_DIVISOR: Final = 32
 _READ: Final = (
-    *("unevictable_bytes", *_LISTS),
     *("swap_limit_bytes", "limit_bytes", "is_swap_limited", "is_limited"),
     *("effective_swap_limit_bytes", "is_effective_swap_limited"),
 )
@@ -50,7 +47,7 @@ _READ: Final = (
 def unreclaimable(subtree: Subtree) -> Steps | None:
     """Return the memory that reclaim cannot free, in bytes; None if the trace has no value for the start."""
     kept = ledger.level(subtree, _UNRECLAIMABLE)
-    return None if kept is None else ledger.total([kept, _locked_files(subtree)])
+    return None if kept is None else ledger.total([kept, ledger.locked_files(subtree)])
 
 
 def _with_swap(subtree: Subtree) -> ledger.Weights:
@@ -66,7 +63,7 @@ def unreclaimable_growth(subtree: Subtree, moments: Int64s) -> Int64s:
     Swapping out does not change it, to zswap neither. It is known even if the memory at the start is not.
     """
     change = ledger.change(subtree, _with_swap(subtree))
-    counted = change.at_each(moments) + _locked_files(subtree).at_each(moments)
+    counted = change.at_each(moments) + ledger.locked_files(subtree).at_each(moments)
     return counted - ledger.swap_cache(subtree).at_each(moments)
 
 
@@ -97,16 +94,6 @@ def own_samples(subtree: Subtree, columns: tuple[str, ...]) -> pd.DataFrame:
     is_known: Bools = np.logical_and.reduce([known(samples[name]) for name in columns])
     found: pd.DataFrame = samples[is_known]
     return found
-
-
-def _locked_files(subtree: Subtree) -> Steps:
-    """Return the unevictable page cache as sampled: `unevictable` without anon and shmem that are on no
-    list."""
-    rows = own_samples(subtree, ("unevictable_bytes", *_LISTS))
-    unevictable = integers(rows["unevictable_bytes"])
-    anon, shmem, inactive, active = (integers(rows[name]) for name in _LISTS)
-    of_processes = np.clip(anon + shmem - inactive - active, 0, unevictable)
-    return Steps(times_ns(rows), unevictable - of_processes, 0)
 
 
 _LEAST_BYTES: Final = 1 << 20
