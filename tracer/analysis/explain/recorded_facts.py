@@ -205,6 +205,7 @@ class RecordedFacts:
             kill.subtree,
             kill.window,
             trigger_id=int(kill.first["trigger_cgroup_id"]),
+            usage_bytes=weighed.memory.at.usage_bytes,
             has_shmem=bool(weighed.memory.at.sizes.get("shmem")),
             candidates=selection.candidates,
             weighed_tgids=selection.tgids,

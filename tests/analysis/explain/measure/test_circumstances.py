@@ -33,6 +33,27 @@ def contributing(trace: Any) -> dict[str, dict[str, Any]]:
     return {one.kind: dict(one.numbers) for one in only_report(trace).verdict.contributing}
 
 
+@pytest.mark.parametrize(("anon_mib", "held_mib"), [(60, 30), (80, 20), (98, None)])
+def test_cache_of_a_removed_cgroup_that_was_freed_is_not_held(
+    trace: Any, anon_mib: int, held_mib: int | None
+) -> None:
+    """A removed cgroup has left 30 MiB of cache. Reclaim takes it for anonymous memory beside it, and the
+    rows of that come after the kill at a usage of 100 MiB."""
+    trace.meta |= {"cgroup_version": 1}
+    trace.add("cgroups", cgroup_id=1, path="/pod", created=trace.ns(0))
+    trace.add("cgroups", cgroup_id=2, path="/pod/job/gone", created=trace.ns(0), removed=trace.ns(2))
+    trace.add("cgroups", cgroup_id=3, path="/pod/job", created=trace.ns(0))
+    trace.charged(1, 2, "file", 30 * MIB)
+    trace.charged(3, 1, "anon", anon_mib * MIB, usage_bytes=LIMIT)
+    trace.add(
+        "samples", 4, cgroup_id=1, source="oom", kill_id=1, usage_bytes=LIMIT, anon_bytes=anon_mib * MIB
+    )
+    record_kill(trace, 4)
+    trace.charged(4.5, 2, "file", -30 * MIB)
+    dying = contributing(trace).get("dying_cgroups")
+    assert (dying and dying["held_bytes"]) == (held_mib and held_mib * MIB)
+
+
 @pytest.mark.parametrize(
     ("own", "at_kill", "numbers"),
     [

@@ -138,6 +138,20 @@ class SubtreeLevels:
         is_path_of_gone[self.paths[gone]] = True
         return np.flatnonzero(gone & ~is_path_of_gone[self.parents])
 
+    def without_freed(self, levels: Int64s, tops: Int64s, late_bytes: int) -> Int64s:
+        """Return levels without the memory of removed cgroups (`gone_tops`) that was freed already.
+
+        Tasks of other cgroups reclaim it, and then its rows reach the ledger late: up to seconds after a
+        kill. As much was freed as the ledger has more than usage (`late_bytes`).
+        """
+        gone = np.maximum(levels[tops], 0)
+        freed = np.zeros_like(levels)
+        freed[tops] = np.diff(np.minimum(np.cumsum(gone), max(late_bytes, 0)), prepend=0)
+        found = levels.copy()
+        of, counts_for = self.counts_for
+        np.subtract.at(found, counts_for, freed[of])
+        return found
+
     def positions_above(self, cgroup_id: int) -> set[int]:
         """Return the positions of a cgroup and of those above it; empty if it is not a member."""
         of, counts_for = self.counts_for
@@ -194,19 +208,24 @@ def around(
     window: Window,
     *,
     trigger_id: int,
+    usage_bytes: int | None,
     has_shmem: bool,
     candidates: Sequence[Candidate],
     weighed_tgids: frozenset[int] | None,
 ) -> Circumstances:
     """Return the circumstances `weighed` of a kill with all others.
 
-    `has_shmem`: there was shared memory at the kill. `candidates`: the tasks that the kernel weighed.
-    `weighed_tgids`: all processes among them; None: some may be missing.
+    `usage_bytes`: the usage of the limit owner at the kill. `has_shmem`: there was shared memory then.
+    `candidates`: the tasks that the kernel weighed. `weighed_tgids`: all processes among them; None: some may
+    be missing.
     """
     below = _below(subtree)
     page, asked = page_size(subtree.whole), requested_pages(subtree, window.begin, window.end)
-    levels = below.levels_at(window.end)
     tops = below.gone_tops(window.end)
+    levels = below.levels_at(window.end)
+    if usage_bytes is not None and below.is_known[_sampled(subtree).owner]:
+        late = int(levels[_sampled(subtree).owner]) - usage_bytes
+        levels = below.without_freed(levels, tops, late)
     return replace(
         found,
         rise=_rise(subtree, window),
