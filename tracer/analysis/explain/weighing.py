@@ -111,7 +111,7 @@ def _grown(findings: Findings) -> Mapping[Filler, int]:
 
     zswap holds pages of processes. The ledger does not distinguish locked memory. Locked anonymous memory is
     assumed to have grown with anonymous memory, and all locked memory and huge pages to have grown in this
-    time.
+    time, so that shared memory that is locked counts once.
     """
     grown = findings.circumstances.grown_bytes
     if not grown:
@@ -120,7 +120,7 @@ def _grown(findings: Findings) -> Mapping[Filler, int]:
     locked_anon = grown["anon"] * locked // (locked + anon) if locked else 0
     return {
         "anon": grown["anon"] - locked_anon + grown.get("zswap", 0),
-        "shmem": grown["shmem"],
+        "shmem": max(grown["shmem"] - findings.circumstances.locked_shmem_bytes, 0),
         "locked": locked + (findings.composition.hugetlb or 0),
         "kernel": grown["kernel"] + grown["sock"],
     }

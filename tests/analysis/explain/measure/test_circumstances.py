@@ -33,6 +33,23 @@ def contributing(trace: Any) -> dict[str, dict[str, Any]]:
     return {one.kind: dict(one.numbers) for one in only_report(trace).verdict.contributing}
 
 
+def test_locked_shared_memory_grew_once(trace: Any) -> None:
+    """90 MiB of a shared mapping that is locked (mlockall) are `shmem` and `unevictable`."""
+    trace.add("cgroups", cgroup_id=1, path="/pod", created=trace.ns(0))
+    trace.charged(2, 1, "shmem", 90 * MIB, tgid=50, usage_bytes=LIMIT)
+    sizes = dict.fromkeys(("file_bytes", "shmem_bytes", "unevictable_bytes"), 90 * MIB)
+    lists = ("inactive_anon_bytes", "active_anon_bytes", "inactive_file_bytes", "active_file_bytes")
+    none = dict.fromkeys(
+        ("anon_bytes", "kernel_bytes", "file_dirty_bytes", "file_writeback_bytes", *lists), 0
+    )
+    at_kill = {"usage_bytes": LIMIT, "limit_bytes": LIMIT, **sizes, **none}
+    trace.add("samples", 4, cgroup_id=1, source="oom", kill_id=1, **at_kill)
+    record_kill(trace, 4)
+    (suspect,) = only_report(trace).verdict.suspects
+    assert suspect.cause == "unevictable"
+    assert suspect.evidence.numbers["grown_bytes"] == suspect.evidence.numbers["all_grown_bytes"] == 90 * MIB
+
+
 @pytest.mark.parametrize(("anon_mib", "held_mib"), [(60, 30), (80, 20), (98, None)])
 def test_cache_of_a_removed_cgroup_that_was_freed_is_not_held(
     trace: Any, anon_mib: int, held_mib: int | None

@@ -74,11 +74,20 @@ class Memory:
         """Return the sizes of memory.stat that are known, by name."""
         return {name: size for name, size in self.at.sizes.items() if size is not None}
 
+    @property
+    def locked_shmem_bytes(self) -> int:
+        """Return the shared memory that is locked: `made_of` has it in `unevictable`."""
+        in_all, locked = self.at.sizes.get("shmem"), self.made_of.unevictable
+        if in_all is None or locked is None or self.made_of.shmem is None:
+            return 0
+        return min(max(in_all - self.made_of.shmem, 0), locked)
+
     def circumstances(self) -> dict[str, Any]:
         """Return the fields of `Circumstances` that follow from it."""
         return {
             "kernel_bytes": self.at.sizes.get("kernel"),
             "locked_cache_bytes": self.locked_cache_bytes,
+            "locked_shmem_bytes": self.locked_shmem_bytes,
             "incompressible_bytes": self.at.sizes.get("zswap_incomp"),
             "locked_in_unknown_bytes": locked_in_unknown(self.at.sizes, self.made_of),
         }

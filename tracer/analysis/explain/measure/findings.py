@@ -246,6 +246,7 @@ class Circumstances:
     memory.reclaim. `shortage`: set if no limit was full. `full_swap_limit_bytes`: v1's limit of memory and
     swap together, if that was hit. `fork`: a child among the candidates that lives from its parent's memory.
     `kernel_bytes`: the kernel's count of all its memory. `locked_cache_bytes`: mlocked page cache.
+    `locked_shmem_bytes`: mlocked shared memory.
     `incompressible_bytes`: the part of zswap that could not be compressed. `locked_in_unknown_bytes`: locked
     memory of which the kernel does not show how much is anonymous and how much is shared; it is inside these
     two parts of the composition. `moved`: processes that left their memory behind. `ended_writer`: the
@@ -276,6 +277,7 @@ class Circumstances:
     machine: MemInfo | None = None
     kernel_bytes: int | None = None
     locked_cache_bytes: int = 0
+    locked_shmem_bytes: int = 0
     incompressible_bytes: int | None = None
     locked_in_unknown_bytes: int = 0
     moved: tuple[Mover, ...] = ()
