@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,9 +23,10 @@ from support.grown_parts import assert_parts
 from support.native_parts import LANGUAGES, Part, built_parts
 from support.offered import skip_unless_offered
 from support.recorder import Recorder
+from support.stepped_program import go_on, started, weights_of
 
 from tracer.analysis.trace import AnalysedTrace
-from tracer.analysis.views.code_samples import Samples, grown_code, held_within, samples_within
+from tracer.analysis.views.code_samples import Samples, grown_code, samples_within
 from tracer.capture.bpf.hooks import FAMILIES
 from tracer.capture.symbols import unwinding
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
@@ -48,44 +48,10 @@ def growing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled("growing", tmp_path_factory.mktemp("growing"))
 
 
-@contextmanager
-def started(program: Path, memcg: Path, *phases: str) -> Iterator[subprocess.Popen[str]]:
-    """Start the program in the cgroup, and yield it ready for its first phase."""
-    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
-    command = ["sh", "-c", enter, str(program), *phases]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            await_ready(process)
-            yield process
-        finally:
-            process.kill()
-
-
-def await_ready(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-
-
-def go_on(process: subprocess.Popen[str], line: str = "") -> None:
-    """Run the next phase to its end."""
-    assert process.stdin is not None
-    process.stdin.write(f"{line}\n")
-    process.stdin.flush()
-    await_ready(process)
-
-
 def weights_by_function(trace: Any, tgid: int) -> Counter[str]:
     """Return function -> bytes of a process's samples, by the innermost function of the program itself."""
     samples = trace.code_samples[trace.code_samples["bytes"] > 0]
     return weights_of(trace, samples[samples["tgid"] == tgid])
-
-
-def weights_of(trace: Any, samples: pd.DataFrame) -> Counter[str]:
-    frames = dict(zip(trace.stacks["stack_id"], trace.stacks["frames"], strict=True))
-    sums: Counter[str] = Counter()
-    for stack_id, weight in zip(samples["stack_id"], samples["bytes"], strict=True):
-        sums[frames[stack_id][0].partition(" ")[0]] += weight
-    return sums
 
 
 def ledger_bytes(trace: Any, tgid: int) -> tuple[int, int]:
@@ -141,103 +107,6 @@ def test_samples_match_the_ledger_and_name_the_functions(
     assert frames[anon["stack_id"].iloc[-1]][0] == "grow_table [growing]"
     kernel = [name.partition("+")[0] for name in frames[anon["kernel_stack_id"].iloc[-1]]]
     assert "handle_mm_fault" in kernel
-
-
-WAYS = {"munmap": 0, "madvise": 0, "brk": 0, "fixed": 0, "shrunk": 0, "moved": 24 * MIB, "moved_away": 0}
-"""Way in which tests/workloads/freeing.c gives 24 MiB back -> what of it stays."""
-
-
-@pytest.mark.beside
-@pytest.mark.vm
-def test_memory_that_was_given_back_is_held_by_nobody(
-    memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
-) -> None:
-    """The samples of `borrow` are freed in the range of a system call, wherever the memory was moved before.
-
-    What is held agrees with the counter of the process. A process for each way.
-    """
-    size, taken, kept = 128 * KIB, 24 * MIB, 16 * MIB
-    has_late_counter = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 2)
-    program = compiled("freeing", tmp_path)
-    with ExitStack() as stack:
-        processes = {
-            way: stack.enter_context(started(program, memcg, way, str(taken), str(kept))) for way in WAYS
-        }
-        # Room for all samples: an emulated machine may read none for a while.
-        rings = os.environ | {"MEMCG_TRACER_RING_PAGES": "code_sample=4096,stack_copy=8192"}
-        recorder = start_recorder("-c", str(memcg), "--stacks", "128K", env=rings)
-        for process in processes.values():
-            go_on(process)
-        statuses = {way: Path(f"/proc/{one.pid}/status").read_text() for way, one in processes.items()}
-        trace = AnalysedTrace(recorder.stop())
-    assert "code_sample" not in set(trace.loss["stream"])
-    rows = trace.code_samples
-    rows = rows[(rows["bytes"] > 0) & (rows["category"] == "anon")]
-    held = held_within(trace, None, None, trace.span_ns[1])
-    held = held[held["category"] == "anon"]
-    hidden = 2 * size * CPUS
-    if has_late_counter:  # a task adds its last 66 page faults later (bpf/shared/known_rss.h)
-        hidden += 2 * 66 * 4 * KIB
-    for way, process in processes.items():
-        samples = rows[rows["tgid"] == process.pid]
-        assert samples["is_followed"].mean() > 0.98, way
-        weights = weights_of(trace, held[held["tgid"] == process.pid])
-        assert abs(weights["borrow"] - WAYS[way]) <= hidden, (way, weights)
-        assert abs(weights["keep"] - (0 if way == "moved" else kept)) <= hidden, (way, weights)
-        (anon,) = re.findall(r"RssAnon:\s+(\d+) kB", statuses[way])
-        assert abs(weights.total() - int(anon) * KIB) <= 2 * hidden, way
-        gross = weights_of(trace, samples)
-        assert abs(gross["borrow"] - taken) <= hidden, f"{way}: it was sampled"
-
-
-@pytest.mark.beside
-@pytest.mark.vm
-@pytest.mark.skipif(CPUS < 2, reason="needs a second CPU")
-def test_growth_beside_a_call_that_frees_is_sampled_once(
-    memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
-) -> None:
-    """A thread has no CPU for most of the time in which it frees memory. Another one grows meanwhile.
-
-    All samples of the range are freed at once, and its pages one table at a time.
-    """
-    size, freed, kept = 128 * KIB, 96 * MIB, 16 * MIB
-    program = compiled("freeing", tmp_path, "-pthread")
-    with started(program, memcg, "beside", str(freed), str(kept)) as process:
-        recorder = start_recorder("-c", str(memcg), "--stacks", "128K")
-        go_on(process)
-        trace = AnalysedTrace(recorder.stop())
-        tgid = process.pid
-    rows = trace.code_samples
-    samples = rows[(rows["bytes"] > 0) & (rows["category"] == "anon") & (rows["tgid"] == tgid)]
-    weights = weights_of(trace, samples)
-    assert abs(weights["borrow"] - freed) <= 2 * size * CPUS
-    assert abs(weights["keep"] - kept) <= 2 * size * CPUS, weights
-
-
-@pytest.mark.beside
-def test_growth_that_is_sampled_again_is_not_counted_twice(
-    memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
-) -> None:
-    """A part of a sample is kept and its page is freed, in each of 200 rounds: what is kept is sampled again.
-
-    All growth is what the rounds take, to the pages that a CPU has not added to the counter when the range is
-    freed, 32 at most. What was freed is shown without what was only sampled again.
-
-    The rounds differ in size. If they did not, the sampled pages could lie in what is kept in all of them.
-    """
-    freed, kept, rounds = 1536 * KIB, 512 * KIB, 200
-    with started(compiled("freeing", tmp_path), memcg, "rounds", str(freed), str(kept)) as process:
-        recorder = start_recorder("-c", str(memcg))
-        go_on(process)
-        trace = AnalysedTrace(recorder.stop())
-        tgid = process.pid
-    rows = trace.code_samples
-    samples = rows[(rows["bytes"] > 0) & (rows["category"] == "anon") & (rows["tgid"] == tgid)]
-    again = int(samples["again_bytes"].sum())
-    assert again > 0, "nothing was sampled again"
-    taken = sum(freed - number % 8 * (freed // 16) + kept for number in range(rounds))
-    unseen = rounds * 32 * 4 * KIB * CPUS
-    assert taken - unseen <= int(samples["bytes"].sum()) - again <= taken + 2 * MIB * CPUS
 
 
 @pytest.mark.beside
