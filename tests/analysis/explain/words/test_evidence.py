@@ -295,25 +295,26 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
     (
         "unmapped_shmem",
         {"unmapped_bytes": MIB},
-        "no process had mapped 1 MiB of the shared memory: files on tmpfs outlive the kill",
+        "1 MiB of the shared memory was in no process's RSS: what is in files on tmpfs outlives the kill",
     ),
     (
         "unmapped_shmem",
         {"unmapped_bytes": 60 * MIB, "in_memfds_bytes": 59 * MIB},
-        "no process had mapped 60 MiB of the shared memory: 59 MiB of it is in memfds, which the last "
+        "60 MiB of the shared memory was in no process's RSS: 59 MiB of it is in memfds, which the last "
         "process that has one open frees",
     ),
     (
         "unmapped_shmem",
         {"unmapped_bytes": 60 * MIB, "in_memfds_bytes": 20 * MIB},
-        "no process had mapped 60 MiB of the shared memory: 20 MiB of it is in memfds, which the last "
-        "process that has one open frees; files on tmpfs outlive the kill",
+        "60 MiB of the shared memory was in no process's RSS: 20 MiB of it is in memfds, which the last "
+        "process that has one open frees; what is in files on tmpfs outlives the kill",
     ),
     (
         "ended_writer",
         {"writer_comm": "dd", "writer_pid": 60, "shmem_bytes": 64 * MIB, "ended_ns": 8_000_000_000},
         "64 MiB of the shared memory is of dd (pid 60), which had ended 8 s before: files on tmpfs and "
-        "System V segments stay until they are removed",
+        "System V segments stay until they are removed, memfds and shared mappings until the last process "
+        "has closed and unmapped them",
     ),
     (
         "slow_growth",

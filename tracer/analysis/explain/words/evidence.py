@@ -321,9 +321,9 @@ def _shared_file(one: Mapping[str, Any]) -> str:
 def _unmapped_shmem(it: _Numbers) -> str:
     unmapped, in_memfds = it["unmapped_bytes"], it.get("in_memfds_bytes", 0)
     kept = f"{size(in_memfds)} of it is in memfds, which the last process that has one open frees"
-    lasting = [] if in_memfds > 0.8 * unmapped else ["files on tmpfs outlive the kill"]
+    lasting = [] if in_memfds > 0.8 * unmapped else ["what is in files on tmpfs outlives the kill"]
     ends = "; ".join([*([kept] if in_memfds else []), *lasting])
-    return f"no process had mapped {size(unmapped)} of the shared memory: {ends}"
+    return f"{size(unmapped)} of the shared memory was in no process's RSS: {ends}"
 
 
 def _ended_writer(it: _Numbers) -> str:
@@ -331,7 +331,7 @@ def _ended_writer(it: _Numbers) -> str:
     return (
         f"{size(it['shmem_bytes'])} of the shared memory is of {writer}, which had ended "
         f"{duration(it['ended_ns'] / 1e9)} before: files on tmpfs and System V segments stay until they are "
-        "removed"
+        "removed, memfds and shared mappings until the last process has closed and unmapped them"
     )
 
 
