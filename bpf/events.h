@@ -468,7 +468,9 @@ struct code_sample_event {
 	u64 kernel[TRACER_KERNEL_FRAMES]; /* addresses, innermost first, 0 after the last */
 	u64 user[TRACER_USER_FRAMES];
 	u64 codes[TRACER_PYTHON_FRAMES]; /* of CPython: code objects, innermost first */
-	u64 instructions[TRACER_PYTHON_FRAMES]; /* of CPython, in each code object */
+	/* of these: others were, or will be, at their addresses */
+	u32 fingerprints[TRACER_PYTHON_FRAMES];
+	u32 offsets[TRACER_PYTHON_FRAMES]; /* of the instruction in each of these */
 };
 _Static_assert(sizeof(struct code_sample_event) == 2112, "size");
 

@@ -29,7 +29,8 @@ BPF_ARRAY(last_news, u64, 1); /* when user space was last woken for a process */
 struct seen_code {
 	u64 code;
 	u64 start_stack;
-	u64 tgid;
+	u32 tgid;
+	u32 fingerprint;
 };
 
 BPF_TABLE("lru_hash", struct seen_code, u8, seen_codes, 4096);
@@ -43,7 +44,8 @@ static __always_inline bool is_news(const struct code_sample_event *record)
 {
 	u32 zero = 0;
 	u8 one = 1;
-	struct seen_code seen = {record->codes[0], record->start_stack, record->tgid};
+	struct seen_code seen = {record->codes[0], record->start_stack, record->tgid,
+				 record->fingerprints[0]};
 	struct piece *piece = piece_of(record->category);
 	u64 *last = last_news.lookup(&zero);
 	bool is_new_code;
@@ -78,8 +80,10 @@ static __always_inline bool is_news(const struct code_sample_event *record)
 		CALL(walk_python, 0, 0);                                                      \
 		bpf_probe_read_kernel((record)->codes, sizeof((record)->codes),               \
 				      walk_ ? walk_->codes : NULL);                           \
-		bpf_probe_read_kernel((record)->instructions, sizeof((record)->instructions), \
-				      walk_ ? walk_->instructions : NULL);                    \
+		bpf_probe_read_kernel((record)->fingerprints, sizeof((record)->fingerprints), \
+				      walk_ ? walk_->fingerprints : NULL);                    \
+		bpf_probe_read_kernel((record)->offsets, sizeof((record)->offsets),           \
+				      walk_ ? walk_->offsets : NULL);                         \
 	})
 
 static __always_inline void emit_sample(void *ctx, struct mem_cgroup *memcg, u32 category,

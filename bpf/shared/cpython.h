@@ -28,6 +28,8 @@ struct python {
 	u32 code;
 	u32 instruction;
 	u32 owner;
+	u32 line_table; /* in PyCodeObject */
+	u32 text; /* in PyASCIIObject: the characters */
 	u32 pad;
 };
 
@@ -49,7 +51,8 @@ struct python_walk {
 	u64 frame;
 	u64 depth;
 	u64 codes[TRACER_PYTHON_FRAMES];
-	u64 instructions[TRACER_PYTHON_FRAMES];
+	u32 fingerprints[TRACER_PYTHON_FRAMES];
+	u32 offsets[TRACER_PYTHON_FRAMES];
 };
 
 BPF_PERCPU_ARRAY(python_walks, struct python_walk, 1);
@@ -90,6 +93,41 @@ SUBPROGRAM(next_python_thread)
 }
 
 /*
+ * What tells a code object from those that are at its address at other times: functions that are
+ * made and freed in turn come to the same places. User space makes the same number of the same
+ * memory (_fingerprint() in tracer/capture/symbols/cpython_names.py). The members of PyCodeObject
+ * up to co_linetable are in the same order since 3.11, and do not change. One of them is
+ * co_version since 3.12, which no two objects share. In 3.11 all pointers can be those of an
+ * earlier object, so the hash of the function's name counts, and the end of the file's.
+ */
+#define CODE_WORDS 9 /* up to co_linetable */
+#define CODE_FILENAME 5
+#define CODE_NAME 6
+#define TEXT_LENGTH 16
+#define TEXT_HASH 24
+#define TEXT_END_BYTES 32
+#define FINGERPRINT_WORDS (CODE_WORDS + 1 + TEXT_END_BYTES / 8)
+#define FINGERPRINT_FACTOR 0x9e3779b97f4a7c15UL
+
+static __always_inline u32 fingerprint(const struct python *of, u64 code)
+{
+	u64 words[FINGERPRINT_WORDS] = {};
+	u64 length, size, mixed = 0;
+
+	read_user(words, CODE_WORDS * 8, (void *)(code + of->line_table - (CODE_WORDS - 1) * 8));
+	words[CODE_WORDS] = load_user(words[CODE_NAME] + TEXT_HASH);
+	length = load_user(words[CODE_FILENAME] + TEXT_LENGTH);
+	size = length < TEXT_END_BYTES ? length : TEXT_END_BYTES;
+	read_user(&words[CODE_WORDS + 1], size,
+		  (void *)(words[CODE_FILENAME] + of->text + length - size));
+	for (u32 at = 0; at < FINGERPRINT_WORDS; at++) {
+		mixed = (mixed ^ words[at]) * FINGERPRINT_FACTOR;
+		mixed ^= mixed >> 32;
+	}
+	return mixed;
+}
+
+/*
  * enum _frameowner of CPython: from 3 on, an entry from C. That is FRAME_OWNED_BY_CSTACK in 3.12
  * and 3.13, which is 4 in 3.14, and FRAME_OWNED_BY_INTERPRETER since 3.14.
  */
@@ -105,10 +143,12 @@ SUBPROGRAM(next_python_frame)
 	read_user(&owner, sizeof(owner), (void *)(walk->frame + walk->of.owner));
 	if (owner < FRAME_OWNED_BY_ENTRY) {
 		u64 at = walk->depth++ & (TRACER_PYTHON_FRAMES - 1);
+		u64 code = load_user(walk->frame + walk->of.code) &
+			   ~3UL; /* tags: a bit in 3.13, two since */
 
-		walk->codes[at] = load_user(walk->frame + walk->of.code) &
-				  ~3UL; /* tags: a bit in 3.13, two since */
-		walk->instructions[at] = load_user(walk->frame + walk->of.instruction);
+		walk->codes[at] = code;
+		walk->fingerprints[at] = fingerprint(&walk->of, code);
+		walk->offsets[at] = load_user(walk->frame + walk->of.instruction) - code;
 	}
 	walk->frame = load_user(walk->frame + walk->of.previous);
 	return 0;

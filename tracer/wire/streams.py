@@ -328,7 +328,13 @@ CODE_SAMPLE: Final = Record(
         Field("kernel", "u64", "addresses, innermost first, 0 after the last", length="TRACER_KERNEL_FRAMES"),
         Field("user", "u64", length="TRACER_USER_FRAMES"),
         Field("codes", "u64", "of CPython: code objects, innermost first", length="TRACER_PYTHON_FRAMES"),
-        Field("instructions", "u64", "of CPython, in each code object", length="TRACER_PYTHON_FRAMES"),
+        Field(
+            "fingerprints",
+            "u32",
+            "of these: others were, or will be, at their addresses",
+            length="TRACER_PYTHON_FRAMES",
+        ),
+        Field("offsets", "u32", "of the instruction in each of these", length="TRACER_PYTHON_FRAMES"),
     ),
 )
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import tracer
 from tracer.capture.symbols import cpython_names
 from tracer.capture.symbols.address_names import ExecImage, read_image
-from tracer.capture.symbols.cpython_names import PythonFrames, line_of, shown_file
+from tracer.capture.symbols.cpython_names import CodePlace, PythonFrames, line_of, shown_file
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.kernel.process.cpython import NotReadError, find_interpreter
 from tracer.kernel.process.live_memory import Memory
@@ -166,7 +166,7 @@ class Programs:
 def test_process_that_is_gone_has_frames_without_names() -> None:
     frames = PythonFrames(Programs(), print)  # type: ignore[arg-type]
     image = ExecImage(1, 2)
-    assert frames.read((1 << 22) + 1, image, [(64, 72)]).above(["malloc [libc.so.6]"]) == [
+    assert frames.read((1 << 22) + 1, image, [CodePlace(64, 5, 8)]).above(["malloc [libc.so.6]"]) == [
         "malloc [libc.so.6]",
         NAMELESS_PYTHON,
     ]
@@ -220,7 +220,7 @@ def test_python_that_is_not_read_is_said_once(monkeypatch: pytest.MonkeyPatch) -
             frames.consider(tgid, read_image(Path("/proc"), tgid))
         other.kill()
     assert lines == ["frames of CPython 3.14 are not read"]
-    assert frames.read(os.getpid(), own, [(64, 72)]).above([]) == [NAMELESS_PYTHON]
+    assert frames.read(os.getpid(), own, [CodePlace(64, 5, 8)]).above([]) == [NAMELESS_PYTHON]
     frames.close()
 
 
@@ -265,6 +265,97 @@ def test_functions_that_grow_are_named_with_their_lines(
     assert abs(rows / (rows + parsed) - share) < 5 * (share * (1 - share) / samples) ** 0.5
     callers = {frames[frames.index("load_rows [app.py:5]") + 1] for frames in weights if rows_in(frames)}
     assert callers == {"main [app.py:10]"}
+
+
+MAKING = """
+import sys
+kept = []
+for line in sys.stdin:
+    name, size = line.split()
+    source = f"kept.append(bytearray(b'x') * ({size} << 20))"
+    made = compile(source, f"/srv/{name}", "exec")
+    exec(made)
+    print(id(made), flush=True)
+    sys.stdin.readline()
+    del made
+"""
+
+
+@pytest.mark.beside
+@pytest.mark.kernel
+@pytest.mark.parametrize("python", interpreters(), ids=lambda path: f"{path.parts[-3]}-{path.name}")
+def test_code_at_the_place_of_code_that_was_freed_has_its_own_name(
+    python: Path, start_recorder: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Cells of a notebook, which differ in the name of their file: the last character of it."""
+    program = tmp_path / "app.py"
+    program.write_text(MAKING)
+    sizes = {"cell-1": 20, "cell-2": 5, "cell-3": 17, "cell-4": 8}
+    with ephemeral_cgroup("test", 1 << 30, 0) as memcg:
+        enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
+        recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
+        command = ["sh", "-c", enter, str(python), "-S", str(program)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                given, made = process.stdin, process.stdout
+                assert given is not None and made is not None
+
+                def execute(name: str, size_mib: int) -> int:
+                    given.write(f"{name} {size_mib}\n")
+                    given.flush()
+                    return int(made.readline())
+
+                def free() -> None:
+                    given.write("\n")
+                    given.flush()
+
+                def weights() -> Counter[str]:
+                    named = Counter[str]()
+                    for frames, weight in weighed(tracer.open(recorder.path)).items():
+                        named.update({one: weight for one in frames if "[cell-" in one})
+                    return named
+
+                def warmed() -> bool:
+                    execute("cell-0", 4)
+                    free()
+                    return bool(weights())
+
+                recorder.wait_for(warmed)
+                addresses = []
+                for name, size_mib in sizes.items():
+                    addresses.append(execute(name, size_mib))
+                    recorder.wait_for(lambda name=name: weights()[f"<module> [{name}:1]"])
+                    free()
+                recorder.stop()
+            finally:
+                process.kill()
+    assert len({*addresses}) < len(sizes)
+    found = weights()
+    for name, size_mib in sizes.items():
+        assert abs(found[f"<module> [{name}:1]"] - size_mib * MIB) <= MIB
+
+
+def test_fingerprint_tells_code_from_other_code_and_from_itself_later() -> None:
+    """The first two differ in nothing but the name of the file."""
+    memory = Memory(os.getpid())
+    interpreter = find_interpreter(os.getpid(), memory)
+    assert interpreter is not None
+    first, second = (compile("f = 1", f"/srv/cell-{number}", "exec") for number in (1, 2))
+    third = first.replace(co_name="other")
+
+    def fingerprint(code: CodeType) -> int:
+        return cpython_names._fingerprint(interpreter.offsets, memory, id(code))
+
+    before = [*map(fingerprint, (first, second, third))]
+    assert len({*before}) == 3
+    for _ in range(100):
+        exec(first)
+    assert [*map(fingerprint, (first, second, third))] == before
+    process = cpython_names._Process(ExecImage(0, 0), interpreter, memory)
+    read = cpython_names._code_object(process, id(first), before[0])
+    assert read == ("cell-1", "<module>", 1, first.co_linetable)
+    assert cpython_names._code_object(process, id(first), before[1]) is None
+    memory.close()
 
 
 @pytest.mark.beside
@@ -387,12 +478,17 @@ def rows_in(frames: tuple[str, ...]) -> bool:
 
 def named(trace: Any, grow: Callable[[int], None] | None) -> Counter[tuple[str, ...]]:
     """Return stack -> bytes of the samples that have frames of the program; let it grow if there are none."""
+    weights = weighed(trace)
+    of_program = {frames: weights[frames] for frames in weights if any("[app.py:" in one for one in frames)}
+    if grow is not None and not of_program:
+        grow(4)
+    return Counter(of_program)
+
+
+def weighed(trace: Any) -> Counter[tuple[str, ...]]:
+    """Return stack -> bytes of the samples."""
     frames_of = dict(zip(trace.stacks["stack_id"], map(tuple, trace.stacks["frames"]), strict=True))
     weights: Counter[tuple[str, ...]] = Counter()
     for stack_id, weight in zip(trace.code_samples["stack_id"], trace.code_samples["bytes"], strict=True):
-        frames = frames_of.get(stack_id, ())
-        if any("[app.py:" in frame for frame in frames):
-            weights[frames] += weight
-    if grow is not None and not weights:
-        grow(4)
+        weights[frames_of.get(stack_id, ())] += weight
     return weights

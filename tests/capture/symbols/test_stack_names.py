@@ -13,7 +13,7 @@ from support.waiting import wait_for
 
 from tracer.capture.symbols import stack_names
 from tracer.capture.symbols.address_names import ExecImage, NamedStack, StackCopy
-from tracer.capture.symbols.cpython_names import PythonStack
+from tracer.capture.symbols.cpython_names import CodePlace, PythonStack
 from tracer.capture.symbols.stack_names import NO_STACK, Stacks
 from tracer.stored_names import NAMELESS_PYTHON
 from tracer.wire.dtypes import WIRE
@@ -23,7 +23,7 @@ def records(*rows: dict[str, Any], stream: str = "code_sample") -> Any:
     made = np.zeros(len(rows), WIRE[stream])
     for record, row in zip(made, rows, strict=True):
         for name, value in row.items():
-            if name in ("kernel", "user", "registers", "stack", "codes", "instructions"):
+            if name in ("kernel", "user", "registers", "stack", "codes", "fingerprints", "offsets"):
                 record[name][: len(value)] = value
             else:
                 record[name] = value
@@ -75,13 +75,13 @@ class Pythons:
     """A `PythonFrames` whose names are those of code objects; `asked` has the frames of each stack."""
 
     def __init__(self) -> None:
-        self.asked: list[list[tuple[int, int]]] = []
+        self.asked: list[list[CodePlace]] = []
 
-    def read(self, tgid: int, image: ExecImage, frames: list[tuple[int, int]]) -> PythonStack:
+    def read(self, tgid: int, image: ExecImage, frames: list[CodePlace]) -> PythonStack:
         self.asked.append(frames)
         if tgid == 13:
             raise RuntimeError("the process is hostile")
-        return PythonStack("python3", [f"f{code} [app.py:{instruction}]" for code, instruction in frames])
+        return PythonStack("python3", [f"f{code} [app.py:{offset}]" for code, _, offset in frames])
 
     def close(self) -> None:
         pass
@@ -94,11 +94,11 @@ def test_frames_of_python_are_read_before_symbol_tables_are_made(users: Users) -
     sampled = Stacks(lambda _: [], users, pythons)  # type: ignore[arg-type]
     rows = [
         {"tgid": 1, "user": [5, 4]},
-        {"tgid": 2, "user": [5], "codes": [70, 71], "instructions": [8, 9]},
-        {"tgid": 13, "user": [5], "codes": [70], "instructions": [8]},
+        {"tgid": 2, "user": [5], "codes": [70, 71], "fingerprints": [3, 4], "offsets": [8, 9]},
+        {"tgid": 13, "user": [5], "codes": [70], "fingerprints": [3], "offsets": [8]},
     ]
     sampled.number(records(*rows))
-    wait_for(lambda: pythons.asked == [[], [(70, 8), (71, 9)], [(70, 8)]])
+    wait_for(lambda: pythons.asked == [[], [(70, 3, 8), (71, 4, 9)], [(70, 3, 8)]])
     assert not users.asked
     users.gate.set()
     names = named(sampled)

@@ -2,12 +2,14 @@
 
 The programs read which code objects a stack has (bpf/shared/cpython.h). What they are called is read here,
 once for each place in the code, while the process exists. The process may change its memory meanwhile, or be
-hostile: what is read is bounded, and a frame whose code object is not there any more has no name.
+hostile: what is read is bounded. A frame whose code object is not there any more has no name; another one at
+the same address has another fingerprint.
 """
 
 from __future__ import annotations
 
 import re
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,7 +20,7 @@ from typing import Final, NamedTuple
 
 from tracer.capture.bpf.load import Programs
 from tracer.capture.symbols.address_names import ExecImage, read_image
-from tracer.kernel.process.cpython import Interpreter, NotReadError, find_interpreter
+from tracer.kernel.process.cpython import Interpreter, NotReadError, Offsets, find_interpreter
 from tracer.kernel.process.live_memory import Memory
 from tracer.stored_names import NAMELESS_PYTHON, stored_text
 
@@ -30,13 +32,24 @@ _MOST_TABLE_BYTES: Final = 1 << 16
 _CODE: Final = b"code\0"
 
 
+class CodePlace(NamedTuple):
+    """An instruction: the address of a code object, the object's fingerprint when the sample was taken, and
+    the offset in bytes from the address."""
+
+    code: int
+    fingerprint: int
+    offset: int
+
+
 @dataclass
 class _Process:
+    """`codes` are code objects by address and fingerprint; None: it cannot be read."""
+
     image: ExecImage
     interpreter: Interpreter | None
     memory: Memory
-    codes: dict[int, tuple[str, str, int, bytes] | None] = field(default_factory=dict)
-    names: dict[tuple[int, int], str] = field(default_factory=dict)
+    codes: dict[tuple[int, int], tuple[str, str, int, bytes] | None] = field(default_factory=dict)
+    names: dict[CodePlace, str] = field(default_factory=dict)
 
 
 class PythonStack(NamedTuple):
@@ -84,16 +97,15 @@ class PythonFrames:
         while len(self._known) > _MOST_PROCESSES:
             self._known.pop(next(iter(self._known))).memory.close()
 
-    def read(self, tgid: int, image: ExecImage, frames: Sequence[tuple[int, int]]) -> PythonStack:
-        """Look at a process as `consider` does, and return the names of frames, innermost first, each a code
-        object and an instruction."""
+    def read(self, tgid: int, image: ExecImage, frames: Sequence[CodePlace]) -> PythonStack:
+        """Look at a process as `consider` does, and return the names of frames, innermost first."""
         with self._lock:
             self.consider(tgid, image)
             known = self._known.get(tgid)
             if known is None or known.image != image or known.interpreter is None:
                 return PythonStack(None, [NAMELESS_PYTHON] * len(frames))
             is_there = bool(frames) and read_image(self._proc, tgid) in (image, ExecImage(0, 0))
-            names = [self._name(known, *frame, is_there=is_there) for frame in frames]
+            names = [self._name(known, frame, is_there=is_there) for frame in frames]
             return PythonStack(known.interpreter.file, names)
 
     def free_ended(self) -> None:
@@ -129,28 +141,30 @@ class PythonFrames:
             )
         return _Process(image, interpreter, memory)
 
-    def _name(self, process: _Process, code: int, instruction: int, *, is_there: bool) -> str:
-        name = process.names.get((code, instruction))
+    def _name(self, process: _Process, place: CodePlace, *, is_there: bool) -> str:
+        name = process.names.get(place)
         if name is None:
-            if code not in process.codes and is_there:
-                process.codes[code] = _code_object(process, code)
-            found = process.codes.get(code)
+            if len(process.codes) + len(process.names) >= _MOST_NAMES:
+                process.names.clear()
+                process.codes.clear()
+            key = place.code, place.fingerprint
+            if key not in process.codes and is_there:
+                process.codes[key] = _code_object(process, *key)
+            found = process.codes.get(key)
             if found is None:
                 return NAMELESS_PYTHON
             assert process.interpreter is not None
             file, function, first_line, table = found
-            offset = instruction - code - process.interpreter.offsets.first_instruction
+            offset = place.offset - process.interpreter.offsets.first_instruction
             line = line_of(table, first_line, max(offset, 0))
             name = f"{function} [{file}:{first_line if line is None else line}]"
-            if len(process.names) >= _MOST_NAMES:
-                process.names.clear()
-                process.codes.clear()
-            process.names[code, instruction] = name
+            process.names[place] = name
         return name
 
 
-def _code_object(process: _Process, code: int) -> tuple[str, str, int, bytes] | None:
-    """Return (file, qualified name, first line, table of lines) of a code object; None: it cannot be read."""
+def _code_object(process: _Process, code: int, fingerprint: int) -> tuple[str, str, int, bytes] | None:
+    """Return (file, qualified name, first line, table of lines) of a code object; None: it cannot be read, or
+    is another one by now."""
     assert process.interpreter is not None
     offsets, memory = process.interpreter.offsets, process.memory
     try:
@@ -162,9 +176,36 @@ def _code_object(process: _Process, code: int) -> tuple[str, str, int, bytes] | 
         table = memory.number(code + offsets.line_table)
         size = min(memory.number(table + offsets.bytes_length), _MOST_TABLE_BYTES)
         lines = memory.read(table + offsets.bytes, size)
+        # Last: what was read before belongs to an object that was there until now.
+        if _fingerprint(offsets, memory, code) != fingerprint:
+            return None
         return shown_file(file), function, first_line, lines
     except OSError:
         return None
+
+
+_WORDS: Final = struct.Struct("<9Q")  # of PyCodeObject, up to co_linetable
+_FILENAME, _NAME = 5, 6  # positions there
+_TEXT_HASH: Final = 24  # in PyASCIIObject
+_TEXT_END_BYTES: Final = 32
+_FACTOR: Final = 0x9E3779B97F4A7C15
+
+
+def _fingerprint(offsets: Offsets, memory: Memory, code: int) -> int:
+    """Return what `fingerprint` in bpf/shared/cpython.h returns. Raises OSError."""
+    words = _WORDS.unpack(memory.read(code + offsets.line_table + 8 - _WORDS.size, _WORDS.size))
+    length = memory.number(words[_FILENAME] + offsets.text_length)
+    size = min(length, _TEXT_END_BYTES)
+    end = memory.read(words[_FILENAME] + offsets.text + length - size, size) if size else b""
+    mixed = 0
+    for word in (
+        *words,
+        memory.number(words[_NAME] + _TEXT_HASH),
+        *struct.unpack("<4Q", end.ljust(_TEXT_END_BYTES, b"\0")),
+    ):
+        mixed = (mixed ^ word) * _FACTOR % (1 << 64)
+        mixed ^= mixed >> 32
+    return mixed % (1 << 32)
 
 
 _LIBRARIES: Final = re.compile(

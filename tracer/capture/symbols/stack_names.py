@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from tracer.capture.bpf.ring import Records
 from tracer.capture.symbols.address_names import ExecImage, NamedStack, StackCopy, UserSymbols
-from tracer.capture.symbols.cpython_names import PythonFrames, PythonStack
+from tracer.capture.symbols.cpython_names import CodePlace, PythonFrames, PythonStack
 from tracer.kernel.process.priority import prefer_this_thread
 from tracer.stored_names import NAMELESS_PYTHON
 
@@ -38,7 +38,7 @@ _LAST_WAIT_S: Final = 3.0
 
 _BP, _IP, _SP = 4, 16, 19  # positions in struct pt_regs of x86-64
 _PLACE: Final = (_BP, _IP, _SP)
-_USER_KEY: Final = ("tgid", "start_code", "start_stack", "codes", "instructions", "user")
+_USER_KEY: Final = ("tgid", "start_code", "start_stack", "codes", "fingerprints", "offsets", "user")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class _PythonReader:
         self._thread = threading.Thread(target=self._read_all, name="python", daemon=True)
         self._thread.start()
 
-    def read(self, tgid: int, image: ExecImage, frames: Sequence[tuple[int, int]]) -> Future[PythonStack]:
+    def read(self, tgid: int, image: ExecImage, frames: Sequence[CodePlace]) -> Future[PythonStack]:
         """Read the names of frames soon, unless too many wait. Without frames, the process is looked at all
         the same, so that those of its next samples are taken."""
         found: Future[PythonStack] = Future()
@@ -99,7 +99,7 @@ class _PythonReader:
                 found.set_result(_nameless(arguments[2]))
 
 
-def _nameless(frames: Sequence[tuple[int, int]]) -> PythonStack:
+def _nameless(frames: Sequence[CodePlace]) -> PythonStack:
     return PythonStack(None, [NAMELESS_PYTHON] * len(frames))
 
 
@@ -309,7 +309,8 @@ class Stacks:
         python = None
         if image is not None and self._of_python is not None:
             codes = np.trim_zeros(record["codes"], "b").tolist()
-            called = [*zip(codes, record["instructions"].tolist(), strict=False)]
+            places = zip(codes, record["fingerprints"].tolist(), record["offsets"].tolist(), strict=False)
+            called = [CodePlace(*place) for place in places]
             python = self._of_python.read(int(record["tgid"]), image, called)
         if copied is not None and self._of_users.waiting >= _MOST_COPIES:
             copied = None
