@@ -11,6 +11,8 @@
 
 #define PYTHON_THREADS 512 /* that are looked at */
 #define PYTHON_STEPS 128 /* frames that are looked at, with the entries from C */
+#define PYTHON_FRAME_BYTES 80 /* of _PyInterpreterFrame: it has a local variable at least */
+#define PYTHON_FRAME_SPAN 128 /* a power of two, for the verifier */
 
 /*
  * Where a process has its threads and frames, as user space found it
@@ -28,9 +30,9 @@ struct python {
 	u32 code;
 	u32 instruction;
 	u32 owner;
+	u32 version; /* in PyCodeObject, co_version; 0: it has none (before 3.12) */
 	u32 line_table; /* in PyCodeObject */
 	u32 text; /* in PyASCIIObject: the characters */
-	u32 pad;
 };
 
 /*
@@ -50,6 +52,7 @@ struct python_walk {
 	u64 thread;
 	u64 frame;
 	u64 depth;
+	u8 in_frame[PYTHON_FRAME_SPAN];
 	u64 codes[TRACER_PYTHON_FRAMES];
 	u32 fingerprints[TRACER_PYTHON_FRAMES];
 	u32 offsets[TRACER_PYTHON_FRAMES];
@@ -94,11 +97,11 @@ SUBPROGRAM(next_python_thread)
 
 /*
  * What tells a code object from those that are at its address at other times: functions that are
- * made and freed in turn come to the same places. User space makes the same number of the same
- * memory (_fingerprint() in tracer/capture/symbols/cpython_names.py). The members of PyCodeObject
- * up to co_linetable are in the same order since 3.11, and do not change. One of them is
- * co_version since 3.12, which no two objects share. In 3.11 all pointers can be those of an
- * earlier object, so the hash of the function's name counts, and the end of the file's.
+ * made and freed in turn come to the same places. It is co_version since 3.12, which no two objects
+ * share. In 3.11 it is mixed of the members up to co_linetable, which do not change. Their pointers
+ * can be those of an earlier object, so the hash of the function's name counts too, and the end of
+ * the file's. User space makes the same number (_fingerprint() in
+ * tracer/capture/symbols/cpython_names.py).
  */
 #define CODE_WORDS 9 /* up to co_linetable */
 #define CODE_FILENAME 5
@@ -114,6 +117,12 @@ static __always_inline u32 fingerprint(const struct python *of, u64 code)
 	u64 words[FINGERPRINT_WORDS] = {};
 	u64 length, size, mixed = 0;
 
+	if (of->version) {
+		u32 version = 0;
+
+		read_user(&version, sizeof(version), (void *)(code + of->version));
+		return version;
+	}
 	read_user(words, CODE_WORDS * 8, (void *)(code + of->line_table - (CODE_WORDS - 1) * 8));
 	words[CODE_WORDS] = load_user(words[CODE_NAME] + TEXT_HASH);
 	length = load_user(words[CODE_FILENAME] + TEXT_LENGTH);
@@ -133,24 +142,26 @@ static __always_inline u32 fingerprint(const struct python *of, u64 code)
  */
 #define FRAME_OWNED_BY_ENTRY 3
 
+#define IN_FRAME(walk, type, member) \
+	(*(type *)&(walk)->in_frame[(walk)->of.member & (PYTHON_FRAME_SPAN - sizeof(type))])
+
 SUBPROGRAM(next_python_frame)
 {
 	struct python_walk *walk = python_walk();
-	u8 owner = 0;
 
 	if (!walk || !walk->frame || walk->depth >= TRACER_PYTHON_FRAMES)
 		return 1;
-	read_user(&owner, sizeof(owner), (void *)(walk->frame + walk->of.owner));
-	if (owner < FRAME_OWNED_BY_ENTRY) {
+	if (read_user(walk->in_frame, PYTHON_FRAME_BYTES, (void *)walk->frame) < 0)
+		return 1;
+	if (IN_FRAME(walk, u8, owner) < FRAME_OWNED_BY_ENTRY) {
 		u64 at = walk->depth++ & (TRACER_PYTHON_FRAMES - 1);
-		u64 code = load_user(walk->frame + walk->of.code) &
-			   ~3UL; /* tags: a bit in 3.13, two since */
+		u64 code = IN_FRAME(walk, u64, code) & ~3UL; /* tags: a bit in 3.13, two since */
 
 		walk->codes[at] = code;
 		walk->fingerprints[at] = fingerprint(&walk->of, code);
-		walk->offsets[at] = load_user(walk->frame + walk->of.instruction) - code;
+		walk->offsets[at] = IN_FRAME(walk, u64, instruction) - code;
 	}
-	walk->frame = load_user(walk->frame + walk->of.previous);
+	walk->frame = IN_FRAME(walk, u64, previous);
 	return 0;
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -29,19 +30,19 @@ LAYOUTS = {
 }
 """Names of the numbers after `version` and `free_threaded`, with the names of `Offsets` for those that are
 read (Include/internal/pycore_runtime.h in 3.13, pycore_debug_offsets.h later)."""
-READ = {name for name in cpython.Offsets._fields if name not in ("cframe", "text", "bytes")} - {
-    "text_length",
-    "bytes_length",
-}
+READ = {*cpython.Offsets._fields} - {"cframe", "version", "text", "text_length", "bytes", "bytes_length"}
+FIRST = 28
 
 
-def table(version: tuple[int, int], *, free_threaded: bool = False, damaged: bool = False) -> tuple[int, ...]:
-    """Return a table in which each number is 8 times its place."""
-    numbers = [8 * place for place in range(cpython._DEBUG_OFFSETS.size // 8 - 1)]
+def table(
+    version: tuple[int, int], *, free_threaded: bool = False, damaged: Mapping[int, int] | None = None
+) -> tuple[int, ...]:
+    """Return a table in which each number is larger by one than the one before it."""
+    numbers = [FIRST + place for place in range(cpython._DEBUG_OFFSETS.size // 8 - 1)]
     numbers[0] = version[0] << 24 | version[1] << 16 | 0xF0
     numbers[1] = int(free_threaded)
-    if damaged:
-        numbers[4] = 1 << 40
+    for place, number in (damaged or {}).items():
+        numbers[place] = number
     return tuple(numbers)
 
 
@@ -54,7 +55,7 @@ def test_offsets_of_a_version_are_at_the_places_of_its_header(version: tuple[int
     # Interpreters have a member `next` as well, which is a dot here: each name that is read is unique.
     for name in READ:
         assert names.count(name) == 1
-        assert getattr(found.offsets, name) == 8 * (2 + names.index(name))
+        assert getattr(found.offsets, name) == FIRST + 2 + names.index(name)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,9 @@ def test_offsets_of_a_version_are_at_the_places_of_its_header(version: tuple[int
         ({"version": (3, 16)}, "frames of CPython 3.16 are not read"),
         ({"version": (3, 13), "free_threaded": True}, r"free-threaded CPython \(3.13\) are not read"),
         ({"version": (3, 14), "free_threaded": True}, r"free-threaded CPython \(3.14\) are not read"),
-        ({"version": (3, 14), "damaged": True}, "the table of offsets is damaged"),
+        ({"version": (3, 14), "damaged": {4: 1 << 40}}, "the table of offsets is damaged"),
+        ({"version": (3, 14), "damaged": {31: 80}}, "the table of offsets is damaged"),
+        ({"version": (3, 14), "damaged": {42: 40}}, "the table of offsets is damaged"),
     ],
 )
 def test_table_that_is_not_known_is_refused_with_the_reason(changes: dict[str, Any], why: str) -> None:

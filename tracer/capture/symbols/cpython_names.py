@@ -192,7 +192,9 @@ _FACTOR: Final = 0x9E3779B97F4A7C15
 
 
 def _fingerprint(offsets: Offsets, memory: Memory, code: int) -> int:
-    """Return what `fingerprint` in bpf/shared/cpython.h returns. Raises OSError."""
+    """Return what fingerprint() in bpf/shared/cpython.h returns. Raises OSError."""
+    if offsets.version:
+        return int.from_bytes(memory.read(code + offsets.version, 4), "little")
     words = _WORDS.unpack(memory.read(code + offsets.line_table + 8 - _WORDS.size, _WORDS.size))
     length = memory.number(words[_FILENAME] + offsets.text_length)
     size = min(length, _TEXT_END_BYTES)

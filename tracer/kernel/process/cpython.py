@@ -29,8 +29,8 @@ _MOST_MAPS_BYTES: Final = 1 << 20
 
 class Offsets(NamedTuple):
     """Offsets of members. `head` is in _PyRuntimeState; the next ones lead to the innermost frame of a thread
-    (`cframe` 0: PyThreadState has `frame`); the rest are in _PyInterpreterFrame, PyCodeObject, PyASCIIObject
-    and PyBytesObject."""
+    (`cframe` 0: PyThreadState has `frame`); the rest are in _PyInterpreterFrame, PyCodeObject (`version` 0:
+    it has none), PyASCIIObject and PyBytesObject."""
 
     head: int
     threads: int
@@ -44,6 +44,7 @@ class Offsets(NamedTuple):
     owner: int
     filename: int
     qualname: int
+    version: int
     first_line: int
     line_table: int
     first_instruction: int
@@ -57,13 +58,13 @@ _KNOWN: Final = {
     (3, 11): Offsets(
         *(40, 16, 8, 152, 56, 8),
         *(48, 32, 56, 69),
-        *(112, 128, 72, 136, 184),
+        *(112, 128, 0, 72, 136, 184),
         *(16, 48, 16, 32),
     ),
     (3, 12): Offsets(
         *(40, 72, 8, 136, 56, 0),
         *(8, 0, 56, 70),
-        *(112, 128, 68, 136, 192),
+        *(112, 128, 92, 68, 136, 192),
         *(16, 40, 16, 32),
     ),
 }
@@ -73,13 +74,15 @@ _FREE_THREADED: Final = 1
 
 
 _OF_OBJECTS: Final = {"text_length": 16, "text": 40, "bytes_length": 16, "bytes": 32}
-_LISTED: Final = [name for name in Offsets._fields if name not in ("cframe", *_OF_OBJECTS)]
+_LISTED: Final = [name for name in Offsets._fields if name not in ("cframe", "version", *_OF_OBJECTS)]
 _PLACES: Final = {
     (3, 13): (4, 8, 20, 23, 22, *(28, 29, 30, 32), *(34, 36, 38, 37, 42)),
     (3, 14): (4, 8, 23, 26, 25, *(31, 32, 33, 35), *(39, 41, 43, 42, 47)),
     (3, 15): (4, 8, 23, 29, 25, *(39, 40, 41, 43), *(47, 49, 51, 50, 55)),
 }
 """Where the table of a version has the offsets of `_LISTED`, counted in numbers from `version`."""
+_VERSION_TO_LINE_TABLE: Final = 44  # bytes from co_version: itself, and five pointers
+_LAST_IN_FRAME: Final = 72  # as much of it is read
 
 
 class NotReadError(Exception):
@@ -139,7 +142,10 @@ def _of_debug_offsets(file: str, runtime: int, table: tuple[int, ...]) -> Interp
     if version not in _PLACES:
         raise NotReadError(f"frames of CPython {version[0]}.{version[1]} are not read")
     found = {name: table[place] for name, place in zip(_LISTED, _PLACES[version], strict=True)}
-    if any(offset >= 1 << 24 for offset in found.values()):
+    found["version"] = found["line_table"] - _VERSION_TO_LINE_TABLE
+    if any(not 0 <= offset < 1 << 24 for offset in found.values()) or any(
+        found[name] > _LAST_IN_FRAME for name in ("previous", "code", "instruction", "owner")
+    ):
         raise NotReadError("the table of offsets is damaged")
     return Interpreter(version, file, runtime, Offsets(cframe=0, **_OF_OBJECTS, **found))
 
