@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from tracer.analysis.results.outcome import AtLimit, WhatIf
+from tracer.analysis.trace import AnalysedTrace
+from tracer.analysis.whatif.outcomes import what_if
 from tracer.lab import other_limits
 from tracer.lab.experiments import EXPERIMENTS, Experiment
 from tracer.lab.other_limits import Answered, asked_and_run, check, limits_around
@@ -161,3 +165,31 @@ def test_traces_say_what_happens_at_other_limits(disk_dir: Path) -> None:
     assert low == 0 and high is not None and high < MIB
     again = own[-1].at.read_again_bytes
     assert again[1] is not None and again[1] < 3 * MIB
+
+
+_FLEETING: Final = """
+import mmap
+memory = mmap.mmap(-1, 24 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+for place in range(0, 24 << 20, mmap.PAGESIZE):
+    memory[place] = 1
+with open("/proc/self/status") as status:
+    (anonymous,) = (line.split()[1] for line in status if line.startswith("RssAnon"))
+memory.close()
+print(anonymous)
+"""
+
+
+@pytest.mark.beside
+@pytest.mark.kernel
+def test_memory_that_was_freed_at_once_needs_room(tmp_path: Path) -> None:
+    """It is freed in less time than its last 10 ms took to come, so the ledger seldom sees all of it."""
+    trace = tmp_path / "trace"
+    command = [sys.executable, "-m", "tracer", "record", "--limit", "200M", "-o", str(trace)]
+    program = [sys.executable, "-c", _FLEETING]
+    ended = subprocess.run([*command, "--", *program], check=True, capture_output=True, text=True)
+    needed = int(ended.stdout.split()[0]) << 10
+    found = what_if(AnalysedTrace(trace), [needed])
+    assert found.limits[0].outcome in ("killed", "unknown")
+    assert found.survives_from_bytes is not None
+    assert needed < found.survives_from_bytes < needed + 20 * MIB

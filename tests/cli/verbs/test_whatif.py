@@ -27,7 +27,7 @@ def limits_of(run: CliRunner, *arguments: object) -> list[int]:
 def test_whatif_shows_a_row_for_each_limit_and_the_reasons(run: CliRunner) -> None:
     text = asked(run, TRACES / "thrash", "--limit", "5M", "40M", "120M")
     words = " ".join(text.split())
-    assert "recorded at 40 MiB: killed below 6.3 MiB, not killed from 25.5 MiB." in words
+    assert "recorded at 40 MiB: killed below 6.3 MiB, not killed from 25.7 MiB." in words
     assert "40 MiB survives (recorded) 160.6 MiB to 171.4 MiB" in words
     assert "120 MiB survives nothing to 256 KiB" in words
     assert "5 MiB killed: the peak of what reclaim cannot free (7.3 MiB at 1.57 s, by python)" in words

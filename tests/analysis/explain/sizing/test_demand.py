@@ -69,6 +69,34 @@ def test_peak_that_did_not_last_is_no_proof_of_a_kill(trace: Any) -> None:
     assert at(trace, 84).outcome == "survives"
 
 
+def test_memory_that_came_and_went_within_a_row_has_room(trace: Any) -> None:
+    """After 0.2 s, 12 MiB of page faults more than the charges explain."""
+    work(trace)
+    trace.charged(0.3, 7, "anon", 3 * MIB, tgid=41)
+    trace.add("samples", 0.4, cgroup_id=7, source="periodic", pgfault=76 * MIB // PAGE)
+    assert at(trace, 61).outcome == "killed"
+    assert at(trace, 77).outcome == "unknown"
+    assert at(trace, 77).why.endswith("12 MiB may have come and gone within 10 ms, unseen")
+    assert at(trace, 82).outcome == "survives"
+
+
+def test_memory_that_came_and_went_was_no_more_than_the_peak_of_usage(trace: Any) -> None:
+    work(trace, cache=1)
+    trace.add("samples", 0.4, cgroup_id=7, source="periodic", pgfault=99 * MIB // PAGE)
+    assert at(trace, 63.9).outcome == "unknown"
+    assert what_if(trace, [MIB], 7).survives_from_bytes == 64 * MIB + UNSEEN
+
+
+def test_charge_of_a_row_may_be_older_than_an_uncharge_before_it(trace: Any) -> None:
+    """Rows of two CPUs: the 15 MiB were there beside all 61 MiB, or after 15 MiB of them had gone."""
+    work(trace)
+    trace.charged(0.3, 7, "anon", -15 * MIB, tgid=41)
+    trace.charged(0.309, 7, "anon", 15 * MIB, tgid=41)
+    trace.add("samples", 0.4, cgroup_id=7, source="periodic", pgfault=76 * MIB // PAGE)
+    assert at(trace, 77).outcome == "unknown"
+    assert at(trace, 82).outcome == "survives"
+
+
 def test_memory_that_the_program_gave_back_is_no_proof_of_a_kill(trace: Any) -> None:
     lists = {"inactive_file_bytes": 40 * MIB, "active_file_bytes": 9 * MIB}
     work(trace, file_bytes=30 * MIB, shmem_bytes=0, **lists)  # 19 MiB of the lists are of no file
@@ -184,7 +212,7 @@ def test_peaks_of_processes_may_fall_together_or_not(trace: Any) -> None:
     for tgid, steps in ((41, ((0.1, 40), (0.3, -35), (0.9, -5))), (42, ((0.1, 5), (0.5, 35), (0.9, -40)))):
         for seconds, mib in steps:
             trace.charged(seconds, 7, "anon", mib * MIB, tgid=tgid, **now)
-    trace.add("samples", 0.9, cgroup_id=7, source="end", pgfault=85 * MIB // PAGE, **now)
+    trace.add("samples", 0.9, cgroup_id=7, source="end", pgfault=80 * MIB // PAGE, **now)
     apart = 80 - 45
     assert at(trace, 45 - apart - 1.1).outcome == "killed"
     assert at(trace, 44).outcome == "unknown"

@@ -29,7 +29,7 @@ def accessed(trace: Any, accesses: Sequence[int], size: int, *, kind: str = "mem
     trace.meta |= OF_COMMAND | meta
     now = {"usage_bytes": size * MIB, "limit_bytes": size * MIB}
     trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
-    trace.add("samples", 0, cgroup_id=7, source="periodic", **now)
+    trace.add("samples", 0, cgroup_id=7, source="periodic", pgfault=0, **now)
     row = {"cgroup_id": 7, "inode_id": 1, "nr_pages": PAGES, "tgid": 41}
     for seconds, op, part in misses_of_lru(accesses, size)[0]:
         cause = "read" if op == "add" else "reclaim_memcg"
@@ -401,6 +401,7 @@ def crawling(trace: Any, cause: str) -> Any:
     trace.meta |= OF_COMMAND
     for row in trace.recorded()["pagecache"]:
         row["cause"] = cause if row["op"] == "add" else row["cause"]
+    trace.add("samples", 1, cgroup_id=7, source="periodic", pgfault=0)
     for second in range(2, 20):
         trace.add("reclaim", second, kind="memcg", cgroup_id=7, task_cgroup_id=7, reclaimed=4 * PAGES)
     return trace

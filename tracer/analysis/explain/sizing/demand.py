@@ -7,6 +7,9 @@ decide:
 * The ledger sums charges over up to 10 ms for each CPU, and a charge and an uncharge may reach it in another
   order. So only a level that lasted for 20 ms is a demand, and what must fit is the highest level at any
   moment (`_lasting_peak`). Each CPU may hold memory that the ledger does not see (`kill_range.unseen_bytes`).
+* Memory that came and went within one sum was never seen (`_fleeting`). A process that filled 30.5 MiB and
+  freed them at once had 26.6 MiB of them in its trace. Page faults count such memory, but not if it came in
+  huge pages, or was written to a file of shmem.
 * Memory that a program gave back by MADV_FREE still counts as anonymous, but reclaim frees it. The kernel
   keeps it in the inactive list of files (lru_lazyfree in mm/swap.c), which is then larger than the page
   cache.
@@ -35,6 +38,7 @@ from typing import Final
 import numpy as np
 
 from tracer.analysis.core import ledger
+from tracer.analysis.core.columns import Int64s
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
@@ -46,6 +50,7 @@ from tracer.schema import UNLIMITED_BYTES
 from tracer.units import duration, size
 
 _LASTING_NS: Final = 20_000_000
+_FAULTED: Final[ledger.Weights] = {"anon": 1, "shmem": 1}
 _ROOM_DIVISOR: Final = 64
 _ROOM_BYTES: Final = 1 << 20
 """Room beside the peak for the few pages of files that any work needs: a 64th of the peak, and this."""
@@ -113,11 +118,12 @@ def of_life(subtree: Subtree, swap_bytes: int | None, state: str | None) -> Dema
     held = unreclaimable.with_swapped(subtree, kept)
     peak = _Peak.of(subtree, kept, usage)
     apart = unreclaimable.apart_bytes(subtree)
-    needs = _Needs.of(subtree, held, peak, apart)
+    faulted = _Faulted.of(subtree)
+    needs = _Needs.of(subtree, held, peak, apart, _fleeting(subtree, kept, faulted, usage))
     lasting = min(_lasting_peak(held), usage) if not swap_bytes else _lasting_peak(held) - swap_bytes
     if swap_bytes:
         lasting = max(lasting, unreclaimable.never_swapped_bytes(subtree))
-    huge = _in_huge_pages(subtree)
+    huge = _in_huge_pages(subtree, faulted)
     freed = ledger.lazily_freed(subtree).peak() or 0
     below = lasting - kill_range.unseen_bytes(subtree.whole) - freed - huge - apart
     all_held = max(usage, held.peak() or 0) + apart + kill_range.unseen_bytes(subtree.whole)
@@ -221,6 +227,7 @@ class _Needs:
     the memory that reclaim cannot free; `in_reading_bytes` may come at any moment."""
 
     proven_bytes: int
+    fleeting_bytes: int
     unwritten_bytes: int
     mapped_bytes: int
     slab_bytes: int
@@ -228,15 +235,17 @@ class _Needs:
     in_reading_bytes: int
 
     @classmethod
-    def of(cls, subtree: Subtree, held: Steps, peak: _Peak, apart_bytes: int) -> _Needs:
+    def of(cls, subtree: Subtree, held: Steps, peak: _Peak, apart_bytes: int, fleeting: Steps) -> _Needs:
         unwritten = unreclaimable.unwritten(subtree)
         mapped = ledger.sampled(subtree, ("file_mapped_bytes",), ("shmem_bytes",))
         slab = unreclaimable.reclaimable_slab(subtree)
-        all_ = ledger.total([held, unwritten, mapped, slab])
+        held_at_most = ledger.total([held, fleeting])
+        all_ = ledger.total([held_at_most, unwritten, mapped, slab])
         moment = int(all_.times[all_.values.argmax()]) if len(all_.values) else peak.time_ns
         in_reading = unreclaimable.in_reading_bytes(subtree)
         return cls(
-            proven_bytes=_proven(subtree, held, all_, apart_bytes, in_reading),
+            proven_bytes=_proven(subtree, held_at_most, all_, apart_bytes, in_reading),
+            fleeting_bytes=(held_at_most.peak() or 0) - (held.peak() or 0),
             unwritten_bytes=unwritten.at(moment) or 0,
             mapped_bytes=mapped.at(moment) or 0,
             slab_bytes=slab.at(moment) or 0,
@@ -247,6 +256,7 @@ class _Needs:
     def why_between(self, huge_bytes: int, apart_bytes: int, swap_bytes: int) -> str:
         """Return the greatest reason why a limit near the peak is neither known to be enough nor too low."""
         reasons = (
+            (self.fleeting_bytes, "may have come and gone within 10 ms, unseen"),
             (self.unwritten_bytes, "of page cache was not yet written, and cannot be freed at once"),
             (self.mapped_bytes, "of page cache was mapped, and work that has to read it again crawls"),
             (self.slab_bytes, "of kernel objects (slab) may be in use, or freed late"),
@@ -259,28 +269,74 @@ class _Needs:
         return f"{size(amount)} {reason}" if amount >= _ROOM_BYTES else "the limit is too close to it"
 
 
-def _in_huge_pages(subtree: Subtree) -> int:
+@dataclass(frozen=True, slots=True)
+class _Faulted:
+    """The page faults between two readings of their count (pgfault of memory.stat), as bytes of small pages,
+    and the moments of both readings in ns. `late_bytes` of each may be missing (`_NOT_FLUSHED_PAGES`)."""
+
+    begins: Int64s
+    ends: Int64s
+    bytes_: Int64s
+    late_bytes: int
+
+    @classmethod
+    def of(cls, subtree: Subtree) -> _Faulted | None:
+        """Return None if they were not counted."""
+        count = ledger.count(subtree, "pgfault")
+        if not len(count.values):
+            return None
+        page = page_size(subtree.whole)
+        # Of a cgroup that was made in the trace, all that was charged is since the count began.
+        first_ns = subtree.start_ns - (0 if count.before is None else _LASTING_NS)
+        begins = np.append(first_ns, count.times[:-1])
+        faults = np.diff(count.values, prepend=count.values[0] if count.before is None else count.before)
+        late = int(subtree.whole.meta["cpus"]) * _NOT_FLUSHED_PAGES
+        return cls(begins, count.times, faults * page, late * page)
+
+
+def _charged(subtree: Subtree, weights: ledger.Weights) -> Steps:
+    """Return all that was charged so far, in bytes, whatever was freed."""
+    picked, bytes_ = subtree.charges.weighted(weights)
+    return Steps(subtree.charges.time[picked], np.maximum(bytes_[picked], 0).cumsum(dtype=np.int64), 0)
+
+
+def _in_huge_pages(subtree: Subtree, faulted: _Faulted | None) -> int:
     """Return the most anonymous memory that huge pages may have brought, in bytes.
 
     Each small page takes a page fault, but faults on files count as well, so their number says nothing
     on the size of memory. So if more was charged between two readings of the count than its faults explain
-    in small pages, all of that may be huge (pgfault of memory.stat, which may lag by `_NOT_FLUSHED_PAGES`).
-    It is all anonymous memory if the faults were not counted.
+    in small pages, all of that may be huge. It is all anonymous memory if the faults were not counted.
     """
-    faults = ledger.count(subtree, "pgfault")
     peak = (steps.peak() or 0) if (steps := ledger.level(subtree, ledger.ANON)) is not None else 0
-    if not len(faults.values):
+    if faulted is None:
         return peak
-    page = page_size(subtree.whole)
-    picked, bytes_ = subtree.charges.weighted(ledger.ANON)
-    charged = Steps(subtree.charges.time[picked], np.maximum(bytes_[picked], 0).cumsum(dtype=np.int64), 0)
-    begins, ends = np.append(subtree.start_ns, faults.times[:-1]), faults.times
-    faulted = np.diff(faults.values, prepend=faults.values[0] if faults.before is None else faults.before)
-    until, sent = charged.at_each(ends), charged.at_each(ends + _LASTING_NS)
-    lag = int(subtree.whole.meta["cpus"]) * _NOT_FLUSHED_PAGES
-    is_beyond = until - charged.at_each(begins + _LASTING_NS) > (faulted + lag) * page
-    whole = np.where(is_beyond, sent - charged.at_each(begins), 0)
-    return min(max(int(whole.sum()), int(until[-1]) - int(faulted.sum()) * page), peak)
+    charged = _charged(subtree, ledger.ANON)
+    until, sent = charged.at_each(faulted.ends), charged.at_each(faulted.ends + _LASTING_NS)
+    seen = until - charged.at_each(faulted.begins + _LASTING_NS)
+    is_beyond = seen > faulted.bytes_ + faulted.late_bytes
+    whole = np.where(is_beyond, sent - charged.at_each(faulted.begins), 0)
+    return min(max(int(whole.sum()), int(until[-1]) - int(faulted.bytes_.sum())), peak)
+
+
+def _fleeting(subtree: Subtree, kept: Steps, faulted: _Faulted | None, usage_bytes: int) -> Steps:
+    """Return the most memory that there may have been beside `kept`, the level by the ledger, in bytes, over
+    time: at most `usage_bytes`, the peak of usage.
+
+    A row of the ledger has the sum of what was charged and freed, so memory that came and went within one row
+    is in none. Each of its small pages took a page fault. So between two readings of the count, it was no
+    more than the page faults explain beyond the charges that the ledger has. And the charges of a row may
+    have come up to `ledger.SUMMED_NS` before it, when rows of other CPUs had not yet freed anything.
+    """
+    if faulted is None:
+        return Steps(kept.times[:0], kept.values[:0], usage_bytes)
+    grown = np.maximum(np.diff(kept.values, prepend=kept.before or 0), 0).cumsum()
+    ahead = [Steps(kept.times - ledger.SUMMED_NS, grown, 0), Steps(kept.times, -grown, 0)]
+    by_faults = _charged(subtree, _FAULTED)
+    firsts = np.minimum(faulted.begins + ledger.SUMMED_NS, faulted.ends)
+    seen = by_faults.at_each(faulted.ends) - by_faults.at_each(firsts)
+    unseen = Steps(faulted.begins, np.maximum(faulted.bytes_ - seen, 0), 0)
+    all_ = ledger.total([*ahead, unseen])
+    return Steps(all_.times, np.minimum(all_.values, usage_bytes), 0)
 
 
 def _lasting_peak(level: Steps) -> int:
