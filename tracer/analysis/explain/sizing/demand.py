@@ -8,8 +8,8 @@ decide:
   order. So only a level that lasted for 20 ms is a demand, and what must fit is the highest level at any
   moment (`_lasting_peak`). Each CPU may hold memory that the ledger does not see (`kill_range.unseen_bytes`).
 * Memory that came and went within one sum was never seen (`_fleeting`). A process that filled 30.5 MiB and
-  freed them at once had 26.6 MiB of them in its trace. Page faults count such memory, but not if it came in
-  huge pages, or was written to a file of shmem.
+  freed them at once had 26.6 MiB of them in its trace. Page faults count such memory. If it came in huge
+  pages, or was written to a file of shmem, only its pace has a bound (`_without_faults`).
 * Memory that a program gave back by MADV_FREE still counts as anonymous, but reclaim frees it. The kernel
   keeps it in the inactive list of files (lru_lazyfree in mm/swap.c), which is then larger than the page
   cache.
@@ -51,6 +51,9 @@ from tracer.units import duration, size
 
 _LASTING_NS: Final = 20_000_000
 _FAULTED: Final[ledger.Weights] = {"anon": 1, "shmem": 1}
+_WRITTEN: Final[ledger.Weights] = {"shmem": 1}
+_FILLED: Final[ledger.Weights] = {"anon": 1, "file": 1}
+"""Memory whose pages are filled one by one; `file` has shmem as well."""
 _ROOM_DIVISOR: Final = 64
 _ROOM_BYTES: Final = 1 << 20
 """Room beside the peak for the few pages of files that any work needs: a 64th of the peak, and this."""
@@ -119,11 +122,12 @@ def of_life(subtree: Subtree, swap_bytes: int | None, state: str | None) -> Dema
     peak = _Peak.of(subtree, kept, usage)
     apart = unreclaimable.apart_bytes(subtree)
     faulted = _Faulted.of(subtree)
-    needs = _Needs.of(subtree, held, peak, apart, _fleeting(subtree, kept, faulted, usage))
+    huge = _in_huge_pages(subtree, faulted)
+    fleeting = _fleeting(subtree, kept, faulted, usage, by_huge_pages=huge > 0)
+    needs = _Needs.of(subtree, held, peak, apart, fleeting)
     lasting = min(_lasting_peak(held), usage) if not swap_bytes else _lasting_peak(held) - swap_bytes
     if swap_bytes:
         lasting = max(lasting, unreclaimable.never_swapped_bytes(subtree))
-    huge = _in_huge_pages(subtree, faulted)
     freed = ledger.lazily_freed(subtree).peak() or 0
     below = lasting - kill_range.unseen_bytes(subtree.whole) - freed - huge - apart
     all_held = max(usage, held.peak() or 0) + apart + kill_range.unseen_bytes(subtree.whole)
@@ -318,25 +322,41 @@ def _in_huge_pages(subtree: Subtree, faulted: _Faulted | None) -> int:
     return min(max(int(whole.sum()), int(until[-1]) - int(faulted.bytes_.sum())), peak)
 
 
-def _fleeting(subtree: Subtree, kept: Steps, faulted: _Faulted | None, usage_bytes: int) -> Steps:
+def _fleeting(
+    subtree: Subtree, kept: Steps, faulted: _Faulted | None, usage_bytes: int, *, by_huge_pages: bool
+) -> Steps:
     """Return the most memory that there may have been beside `kept`, the level by the ledger, in bytes, over
-    time: at most `usage_bytes`, the peak of usage.
+    time: both together at most `usage_bytes`, the peak of usage.
 
     A row of the ledger has the sum of what was charged and freed, so memory that came and went within one row
     is in none. Each of its small pages took a page fault. So between two readings of the count, it was no
     more than the page faults explain beyond the charges that the ledger has. And the charges of a row may
     have come up to `ledger.SUMMED_NS` before it, when rows of other CPUs had not yet freed anything.
     """
-    if faulted is None:
-        return Steps(kept.times[:0], kept.values[:0], usage_bytes)
     grown = np.maximum(np.diff(kept.values, prepend=kept.before or 0), 0).cumsum()
-    ahead = [Steps(kept.times - ledger.SUMMED_NS, grown, 0), Steps(kept.times, -grown, 0)]
-    by_faults = _charged(subtree, _FAULTED)
-    firsts = np.minimum(faulted.begins + ledger.SUMMED_NS, faulted.ends)
-    seen = by_faults.at_each(faulted.ends) - by_faults.at_each(firsts)
-    unseen = Steps(faulted.begins, np.maximum(faulted.bytes_ - seen, 0), 0)
-    all_ = ledger.total([*ahead, unseen])
-    return Steps(all_.times, np.minimum(all_.values, usage_bytes), 0)
+    parts = [Steps(kept.times - ledger.SUMMED_NS, grown, 0), Steps(kept.times, -grown, 0)]
+    if faulted is None:
+        parts.append(Steps(kept.times[:0], kept.values[:0], usage_bytes))
+    else:
+        by_faults = _charged(subtree, _FAULTED)
+        firsts = np.minimum(faulted.begins + ledger.SUMMED_NS, faulted.ends)
+        seen = by_faults.at_each(faulted.ends) - by_faults.at_each(firsts)
+        parts.append(Steps(faulted.begins, np.maximum(faulted.bytes_ - seen, 0), 0))
+        parts.append(_without_faults(subtree, _FAULTED if by_huge_pages else _WRITTEN))
+    all_ = ledger.total(parts)
+    room = np.maximum(usage_bytes - kept.at_each(all_.times), 0)
+    return Steps(all_.times, np.minimum(all_.values, room), 0)
+
+
+def _without_faults(subtree: Subtree, weights: ledger.Weights) -> Steps:
+    """Return the most memory of some kinds that may have come without page faults, unseen by the ledger, in
+    bytes, over time: before a fall of `_ROOM_BYTES`, what the cgroup charged in its fastest 10 ms."""
+    charged = _charged(subtree, _FILLED)
+    pace = int((charged.values - charged.at_each(charged.times - ledger.SUMMED_NS)).max(initial=0))
+    picked, bytes_ = subtree.charges.weighted(weights)
+    times, freed = subtree.charges.time[picked], np.minimum(bytes_[picked], 0).cumsum(dtype=np.int64)
+    soon = ledger.total([Steps(times - _LASTING_NS, -freed, 0), Steps(times, freed, 0)])
+    return Steps(soon.times, np.where(soon.values >= _ROOM_BYTES, pace, 0), 0)
 
 
 def _lasting_peak(level: Steps) -> int:

@@ -101,14 +101,20 @@ _LEAST_BYTES: Final = 1 << 20
 
 
 def apart_bytes(subtree: Subtree) -> int:
-    """Return by how much the anonymous memory of processes would have been more if their peaks had fallen
-    together, in bytes: as many of the largest as there were at once, each at its own peak. As many also count
-    with what their threads may hold more or less (`_by_other_threads`).
+    """Return by how much the memory of processes would have been more if their peaks had fallen together, in
+    bytes: as many of the largest as there were at once, each at its own peak. As many also count with what
+    their threads may hold more or less (`_by_other_threads`).
 
-    0 for one thread at a time. Memory that was there when the trace began does not count.
+    Memory of a process is its anonymous memory, and shmem if it freed all that it charged, as processes do
+    that map shared memory for themselves. 0 for one thread at a time. Memory that was there when the trace
+    began does not count.
     """
     charges = subtree.charges
-    rows = np.flatnonzero(charges.is_of("anon") & (charges.tgid != NO_ID))
+    is_shmem = charges.is_of("shmem") & (charges.tgid != NO_ID)
+    sharers, number = np.unique(charges.tgid[is_shmem], return_inverse=True)
+    left = np.bincount(number, charges.bytes[is_shmem], len(sharers))
+    is_own = is_shmem & ~np.isin(charges.tgid, sharers[left >= _LEAST_BYTES])
+    rows = np.flatnonzero((charges.is_of("anon") & (charges.tgid != NO_ID)) | is_own)
     order = rows[np.argsort(charges.tgid[rows], kind="stable")]
     if not len(order):
         return 0
