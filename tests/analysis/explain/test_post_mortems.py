@@ -174,7 +174,7 @@ def test_other_kills_for_one_limit_are_sized_and_not_explained(monkeypatch: pyte
     monkeypatch.setitem(recorded_facts.DEPTHS, "all", counted)
     assert PostMortems(AnalysedTrace(TRACES / "sharedbuffers")).one(3) == every[2]
     assert explained == [3]
-    assert what_if(AnalysedTrace(TRACES / "sharedbuffers")).survives_from_bytes is not None
+    assert what_if(AnalysedTrace(TRACES / "sharedbuffers")).killed_below_bytes is not None
     assert explained == [3]
 
 

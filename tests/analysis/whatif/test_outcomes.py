@@ -23,6 +23,7 @@ from tracer.analysis.results.outcome import PodLimit
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.whatif.outcomes import command, pod_limit, quantity, what_if
 from tracer.errors import TracerError
+from tracer.units import size
 
 MIB = 1 << 20
 
@@ -55,17 +56,18 @@ def _require_agreement(trace: AnalysedTrace, kill: OomReport) -> None:
     found = what_if(trace, [MIB], kill.limit_owner.cgroup_id)
     if low is not None:
         assert found.killed_below_bytes is not None and found.killed_below_bytes >= low
-    if high is None:
-        assert found.survives_from_bytes is None
-    else:
-        assert found.survives_from_bytes is not None and found.survives_from_bytes >= high
+    assert found.survives_from_bytes is None
+    if high is not None:
+        (at_high,) = what_if(trace, [high], kill.limit_owner.cgroup_id).limits
+        assert at_high.outcome == "unknown"
+        assert f"fits from {size(high)} on, and what comes after it is not known" in at_high.why
 
 
 def test_end_of_growth_beside_swap_is_no_proof_without_swap(monkeypatch: pytest.MonkeyPatch) -> None:
     trace = AnalysedTrace(TRACES / "cow")
-    assert what_if(trace, [400 * MIB], swap_bytes=0).limits[0].outcome == "survives"
+    assert "what grew before the kill fits from" in what_if(trace, [400 * MIB], swap_bytes=0).limits[0].why
     monkeypatch.setattr(replayed_run, "swap_room_bytes", lambda _: 64 * MIB)
-    assert what_if(trace, [400 * MIB]).limits[0].outcome == "survives"
+    assert "what grew before the kill fits from" in what_if(trace, [400 * MIB]).limits[0].why
     less, more = what_if(trace, [50 * MIB, 400 * MIB], swap_bytes=0).limits
     assert (less.outcome, more.outcome) == ("killed", "unknown")
     assert more.why.endswith("what was in swap needs room as well, with less swap")
@@ -84,9 +86,10 @@ def test_reason_names_the_kill_at_the_highest_limit(page_cache_experiment: Any) 
 def test_kills_for_one_limit_have_the_range_of_their_run() -> None:
     """The third kill alone would have needed 132.9 MiB, since two victims had freed memory before."""
     trace = AnalysedTrace(TRACES / "sharedbuffers")
-    found, kills = what_if(trace, [MIB]), trace.explain()
-    ends = (found.killed_below_bytes, found.survives_from_bytes)
-    assert [kill.sizing.min_limit_bytes for kill in kills] == [ends] * 3
+    found, kills = what_if(trace, [400 * MIB]), trace.explain()
+    low, high = kills[0].sizing.min_limit_bytes or (None, None)
+    assert [kill.sizing.min_limit_bytes for kill in kills] == [(low, high)] * 3
+    assert found.killed_below_bytes == low and f"fits from {size(high)} on" in found.limits[0].why
     assert all(kill.sizing.basis[0].startswith("The range is for all 3 kills") for kill in kills)
     assert PostMortems(trace).one(3).sizing == kills[2].sizing
 

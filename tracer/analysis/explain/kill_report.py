@@ -148,7 +148,7 @@ def with_range_of_run(report: OomReport, needs: Demand, kills: int) -> OomReport
     if needs.killed_below_bytes is None:
         return report
     low = max(needs.killed_below_bytes, *(report.sizing.min_limit_bytes or ())[:1])
-    limits, basis = (low, needs.survives_from_bytes), (advice.for_all_kills(kills), *report.sizing.basis)
+    limits, basis = (low, needs.grown_fits_from_bytes), (advice.for_all_kills(kills), *report.sizing.basis)
     return replace(
         report,
         sizing=replace(report.sizing, min_limit_bytes=limits, basis=basis, kills=kills),

@@ -102,8 +102,8 @@ def _curve(subtree: Subtree, needs: Demand, rereads: Rereads) -> list[int]:
     """Return limits at which something changes: around the demand, at the recorded limit and at the peak of
     usage, and at the steps of the miss curve."""
     recorded = ledger.counter(subtree, "limit_bytes").at(end_ns(subtree.whole))
-    found = [needs.killed_below_bytes, needs.survives_from_bytes, rereads.peak_usage_bytes]
-    found.append(rereads.none_from()[0])
+    found = [needs.killed_below_bytes, needs.survives_from_bytes, needs.grown_fits_from_bytes]
+    found += [rereads.peak_usage_bytes, rereads.none_from()[0]]
     marks = [mark for mark in found if mark]
     if needs.killed_below_bytes:
         marks += [needs.killed_below_bytes * 3 // 4]

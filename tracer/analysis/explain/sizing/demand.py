@@ -26,7 +26,9 @@ decide:
 * Processes that ran at the same time may overlap in another way, and threads may hold more or less.
 * Anonymous memory may have to be swapped out. The trace does not show how idle it was.
 
-A killed run needed more than it had. How much is known if what grew has an end (`sizing.kill_range`).
+A killed run needed more than it had. If what grew has an end, it is known from which limit that fits
+(`sizing.kill_range`). No limit is known to be enough: a program of several parts that was killed in a shared
+mapping of known size (35 MiB, at 30) would have filled a file after it.
 """
 
 from __future__ import annotations
@@ -78,8 +80,10 @@ class Demand:
     Both are whole pages.
 
     `killed`, `survives` and `between` are the reasons, as clauses: for a limit below `killed_below_bytes`,
-    for one from `survives_from_bytes` on, and for any other one. `why_open` is the reason why no limit is
-    known to be enough; None if one is.
+    for one from `survives_from_bytes` on, and for any other one.
+
+    After a kill, what grew before it fits from `grown_fits_from_bytes` on, but what the work would have asked
+    for next is not known. `why_open` is the reason why both ends are not known; None if one is.
     """
 
     killed_below_bytes: int | None
@@ -88,6 +92,7 @@ class Demand:
     survives: str
     between: str
     why_open: str | None = None
+    grown_fits_from_bytes: int | None = None
 
     def at(self, limit_bytes: int) -> tuple[Outcome, str]:
         """Return the outcome at a limit, and its reason."""
@@ -171,13 +176,14 @@ def of_kills(subtree: Subtree, kills: Sequence[OomReport], why_open: str | None 
     kept = "" if worst.limit_owner.lowered is None else f", with {size(low)} that reclaim could not free"
     return Demand(
         killed_below_bytes=low,
-        survives_from_bytes=high,
+        survives_from_bytes=None,
         killed=f"the run was killed at {limit}{at}{kept}",
-        survives="all that grew before the kill has an end, and fits",
+        survives="",
         between=f"nothing shows how much more it needs than {limit}: {reason}"
         if high is None
-        else f"what grew has an end, and fits from {size(high)} on, but may need less",
+        else f"what grew before the kill fits from {size(high)} on, and what comes after it is not known",
         why_open=reason if high is None else None,
+        grown_fits_from_bytes=high,
     )
 
 
