@@ -23,7 +23,8 @@ decide:
   million missing files lived at 60 and 16 MiB, and was killed at 8, with 7.8 MiB of such objects.
 * Mapped files may be the text of the program: without room for them it is not killed, but may crawl. As for
   dirty pages, a limit at which the run was recorded is proof.
-* Processes that ran at the same time may overlap in another way, and threads may hold more or less.
+* Processes that ran at the same time may overlap in another way, and threads may hold more or less
+  (`sizing.overlap`).
 * Anonymous memory may have to be swapped out. The trace does not show how idle it was.
 
 A killed run needed more than it had. If what grew has an end, it is known from which limit that fits
@@ -46,6 +47,7 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
 from tracer.analysis.explain.measure import allocators
 from tracer.analysis.explain.sizing import kill_range, unreclaimable
+from tracer.analysis.explain.sizing.overlap import Overlap
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.outcome import Outcome
 from tracer.schema import UNLIMITED_BYTES
@@ -125,16 +127,18 @@ def of_life(subtree: Subtree, swap_bytes: int | None, state: str | None) -> Dema
         return unknown(why_not)
     held = unreclaimable.with_swapped(subtree, kept)
     peak = _Peak.of(subtree, kept, usage)
-    apart = unreclaimable.apart_bytes(subtree)
+    overlap = Overlap.of(subtree)
+    apart = overlap.apart_bytes
     faulted = _Faulted.of(subtree)
     huge = _in_huge_pages(subtree, faulted)
     fleeting = _fleeting(subtree, kept, faulted, usage, by_huge_pages=huge > 0)
     needs = _Needs.of(subtree, held, peak, apart, fleeting)
-    lasting = min(_lasting_peak(held), usage) if not swap_bytes else _lasting_peak(held) - swap_bytes
+    lasting = _lasting_peak(ledger.total([held, overlap.less]))
+    lasting = lasting - swap_bytes if swap_bytes else min(lasting, usage)
     if swap_bytes:
         lasting = max(lasting, unreclaimable.never_swapped_bytes(subtree))
     freed = ledger.lazily_freed(subtree).peak() or 0
-    below = lasting - kill_range.unseen_bytes(subtree.whole) - freed - huge - apart
+    below = lasting - kill_range.unseen_bytes(subtree.whole) - freed - huge - overlap.by_threads_bytes
     all_held = max(usage, held.peak() or 0) + apart + kill_range.unseen_bytes(subtree.whole)
     why_not = _why_not_whole(subtree) or kill_range.why_unfinished(subtree, held, state)
     swapped = f" with {size(swap_bytes)} of swap" if swap_bytes else ""

@@ -21,9 +21,10 @@ import numpy as np
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
 from tracer.analysis.explain.sizing.kill_range import Ground, Range, Sized, ground
+from tracer.analysis.explain.sizing.overlap import Overlap
 from tracer.analysis.explain.sizing.read_again import Rereads
 from tracer.analysis.explain.sizing.replayed_run import Replay
-from tracer.analysis.explain.sizing.unreclaimable import apart_bytes, swapped_out
+from tracer.analysis.explain.sizing.unreclaimable import swapped_out
 from tracer.analysis.results.survivor import Progress
 
 _LEAST_COST: Final = 0.01
@@ -44,7 +45,7 @@ def survivor_range(replay: Replay) -> Sized:
     none_from, why_not = comfortable_bytes(subtree, rereads)
     if none_from is None:
         return Range((low, None), least, outcomes=(enough,)), why_not
-    high, apart = max(none_from, needs.survives_from_bytes), apart_bytes(subtree)
+    high, apart = max(none_from, needs.survives_from_bytes), Overlap.of(subtree).apart_bytes
     basis = [*least, *_basis(subtree, rereads)]
     if apart:
         basis.append(ground("room_for_peaks", apart_bytes=apart))
@@ -71,7 +72,7 @@ def comfortable_bytes(subtree: Subtree, rereads: Rereads) -> tuple[int | None, s
     if none_from is None:
         return None, why_not
     swapped = swapped_out(subtree)
-    found = none_from + ((swapped and swapped.peak()) or 0) + apart_bytes(subtree)
+    found = none_from + ((swapped and swapped.peak()) or 0) + Overlap.of(subtree).apart_bytes
     return -(-found // rereads.page_size) * rereads.page_size, None
 
 

@@ -2,9 +2,6 @@
 
 Reclaim cannot free anonymous memory and shmem (except for what swap takes), locked page cache, kernel memory
 without reclaimable slab, and sockets.
-
-In one run, each process was at its largest at some moment of its own. Another run of the same work overlaps
-in other ways, so the peak of their sum in one run is no upper end (`apart_bytes`).
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ import pandas as pd
 
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import (
-    NO_ID,
     Bools,
     Int64s,
     integers,
@@ -94,79 +90,6 @@ def own_samples(subtree: Subtree, columns: tuple[str, ...]) -> pd.DataFrame:
     is_known: Bools = np.logical_and.reduce([known(samples[name]) for name in columns])
     found: pd.DataFrame = samples[is_known]
     return found
-
-
-_LEAST_BYTES: Final = 1 << 20
-"""A process that holds less does not count as one of several."""
-
-
-def apart_bytes(subtree: Subtree) -> int:
-    """Return by how much the memory of processes would have been more if their peaks had fallen together, in
-    bytes: as many of the largest as there were at once, each at its own peak. As many also count with what
-    their threads may hold more or less (`_by_other_threads`).
-
-    Memory of a process is its anonymous memory, and shmem if it freed all that it charged, as processes do
-    that map shared memory for themselves. 0 for one thread at a time. Memory that was there when the trace
-    began does not count.
-    """
-    charges = subtree.charges
-    is_shmem = charges.is_of("shmem") & (charges.tgid != NO_ID)
-    sharers, number = np.unique(charges.tgid[is_shmem], return_inverse=True)
-    left = np.bincount(number, charges.bytes[is_shmem], len(sharers))
-    is_own = is_shmem & ~np.isin(charges.tgid, sharers[left >= _LEAST_BYTES])
-    rows = np.flatnonzero((charges.is_of("anon") & (charges.tgid != NO_ID)) | is_own)
-    order = rows[np.argsort(charges.tgid[rows], kind="stable")]
-    if not len(order):
-        return 0
-    tgids, firsts = np.unique(charges.tgid[order], return_index=True)
-    others = _by_other_threads(subtree)
-    by_threads: list[int] = []
-    peaks: list[int] = []
-    moments: list[Int64s] = []
-    steps: list[Int64s] = []
-    starts: list[Int64s] = []
-    changes = (np.split(values[order], firsts[1:]) for values in (charges.time, charges.bytes))
-    for tgid, changed, amounts in zip(tgids.tolist(), *changes, strict=True):
-        level = np.maximum(np.cumsum(amounts), 0)
-        peak = int(level.max())
-        if peak < _LEAST_BYTES:
-            continue
-        by_threads.append(round(peak * others.get(tgid, 0.0)))
-        ended_ns = subtree.whole.processes.exited_at(tgid, subtree.start_ns, end_ns(subtree.whole))
-        if ended_ns is None:
-            ended_ns = end_ns(subtree.whole)
-        level[changed >= ended_ns] = 0
-        level = np.append(level, 0)
-        peaks.append(peak)
-        moments.append(np.append(changed, max(ended_ns, int(changed[-1]))))
-        steps.append(np.diff(level, prepend=0).astype(np.int64))
-        starts.append(np.diff((level >= _LEAST_BYTES).astype(np.int64), prepend=0).astype(np.int64))
-    at_once = _most(moments, starts)
-    apart = max(sum(sorted(peaks)[-at_once:]) - _most(moments, steps), 0) if at_once > 1 else 0
-    return apart + sum(sorted(by_threads)[-max(at_once, 1) :])
-
-
-def _by_other_threads(subtree: Subtree) -> dict[int, float]:
-    """Return for each process the share of its anonymous growth, by samples, that was not of the thread that
-    grew most.
-
-    Threads that hand work to one another hold more or less of it from run to run. A process whose growth was
-    not sampled is left out.
-    """
-    samples = subtree.code_samples
-    grown = samples[is_one_of(samples["category"], ["anon"]) & ~known(samples["sampled"])]
-    by_thread = grown.groupby(["tgid", "tid"])["bytes"].sum()
-    of_process = by_thread.groupby("tgid")
-    shares = 1 - of_process.max() / of_process.sum()
-    return dict(zip(shares.index.tolist(), shares.tolist(), strict=True))
-
-
-def _most(moments: list[Int64s], steps: list[Int64s]) -> int:
-    """Return the greatest sum of levels that change by `steps` at `moments`."""
-    if not moments:
-        return 0
-    time, step = np.concatenate(moments), np.concatenate(steps)
-    return int(np.cumsum(step[np.argsort(time, kind="stable")]).max())
 
 
 def in_reading_bytes(subtree: Subtree, *, by_faults: bool = True) -> int:
