@@ -144,12 +144,12 @@ def test_kill_of_a_container_is_recorded_by_the_pod(engine: Any, in_pod: Any, di
         engine.run("memcg-tracer-greedy", script, "--rm", ok=False)
         wait_for(lambda: list((disk_dir / "traces").glob("*-kill-*/oom*")), goes_on=goes_on, told=told)
         wait_for(lambda: "was killed" in logs(engine, recorder), goes_on=goes_on, told=told)
-    [path] = (disk_dir / "traces").glob("*-kill-*")
-    trace = tracer.open(path)
-    [report] = trace.explain()
+    traces = [tracer.open(path) for path in (disk_dir / "traces").glob("*-kill-*")]
+    reports = [(trace, report) for trace in traces for report in trace.explain()]
+    # The pod records every kill of the machine.
+    [(trace, report)] = [one for one in reports if "/docker/" in (one[1].limit_owner.cgroup or "")]
     assert report.victims[0].comm == "sh"
     assert report.limit_owner.limit_bytes == 100 << 20
-    assert "/docker/" in (report.limit_owner.cgroup or "")
     assert trace.meta["host_name"] == "node-7"
     assert list((disk_dir / "cache").iterdir()), "the compiled programs are kept for the next start"
 

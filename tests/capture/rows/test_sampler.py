@@ -184,15 +184,15 @@ def test_samples_of_settled_cgroups_equal_their_files(
     version = hierarchy.version
     sampled.add(*worked)
     sampled.rows("start")
-    found = {}
-    for _ in range(5):  # until nothing changed meanwhile: kernel threads may still free memory
-        before = [read_columns(cgroup, version) for cgroup in worked]
+    found, printed = {}, {}
+    for _ in range(5):  # until nothing changed meanwhile: kernel threads may still free memory, and other
+        # tasks take the pages that a CPU charged in advance (drain_stock in mm/memcontrol.c)
+        printed = {cgroup: read_columns(cgroup, version) for cgroup in worked}
         rows = sampled.rows("end")
         found = {cgroup: rows[cgroup_id(cgroup)] for cgroup in worked}
-        if before == [read_columns(cgroup, version) for cgroup in worked]:
+        if printed == {cgroup: read_columns(cgroup, version) for cgroup in worked}:
             break
         time.sleep(1)
-    printed = {cgroup: read_columns(cgroup, version) for cgroup in worked}
     in_files = [name for name in COLUMNS if version == 2 or name not in ONLY_IN_COUNTERS + NOT_ON_V1]
     counted = any(counts_page_tables(cgroup, version) for cgroup in worked)
     if not counted:
