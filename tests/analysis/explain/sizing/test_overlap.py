@@ -51,6 +51,20 @@ def test_peaks_that_were_apart_may_fall_together(begun: Any) -> None:
     assert found.more_bytes == found.apart_bytes == (40 + 30 + 23 - (10 + 40 + 3)) * MIB
 
 
+@pytest.mark.parametrize(("freed", "more"), [(-40, 40), (-38, 0)])
+@pytest.mark.parametrize("category", ["shmem", "kernel", "sock"])
+def test_other_memory_is_of_the_process_that_freed_all_of_it(
+    begun: Any, category: str, freed: int, more: int
+) -> None:
+    """A process holds 40 MiB of it while the first one holds 10, which has 40 more before."""
+    held(begun, 41, (0.2, 40), (0.9, -40))
+    held(begun, 42, (1.0, 2))
+    now = {"usage_bytes": 99 * MIB, "limit_bytes": 100 * MIB}
+    for seconds, mib in ((1.2, 40), (3.0, freed)):
+        begun.charged(seconds, 7, category, mib * MIB, tgid=42, **now)
+    assert overlap_in(begun).more_bytes == max(more, 2) * MIB
+
+
 def test_short_memory_of_a_process_may_miss_that_of_another(begun: Any) -> None:
     """It is there for 80 ms, and may come and go 50 ms earlier or later."""
     held(begun, 42, (1.0, 40), (1.08, -40))

@@ -24,6 +24,8 @@ from tracer.analysis.core.tables import end_ns
 
 _LEAST_BYTES: Final = 1 << 20
 """A process that holds less does not count as one of several."""
+_OWN_IF_FREED: Final = ("shmem", "kernel", "sock")
+"""Shared memory that a process maps for itself, and its pipes, page tables and socket buffers go with it."""
 _SHIFTED_NS: Final = 50_000_000
 _SHIFTED_DIVISOR: Final = 4
 """A process may come to each step of its work this much, and this part of its age, earlier or later, as seen
@@ -53,8 +55,8 @@ class Overlap:
     def of(cls, subtree: Subtree) -> Self:
         """Return the overlap of the processes of a cgroup, with all below it.
 
-        Memory of a process is its anonymous memory, and shmem if it freed all that it charged, as processes
-        do that map shared memory for themselves. Memory that was there when the trace began does not count.
+        Memory of a process is its anonymous memory, and other kinds if it freed all that it charged
+        (`_OWN_IF_FREED`). Memory that was there when the trace began does not count.
         """
         found = [one for one in _processes(subtree) if one.peak_bytes >= _LEAST_BYTES]
         levels = [one.level for one in found]
@@ -79,11 +81,13 @@ class _Process:
 
 def _processes(subtree: Subtree) -> Iterator[_Process]:
     charges = subtree.charges
-    is_shmem = charges.is_of("shmem") & (charges.tgid != NO_ID)
-    sharers, number = np.unique(charges.tgid[is_shmem], return_inverse=True)
-    left = np.bincount(number, charges.bytes[is_shmem], len(sharers))
-    is_own = is_shmem & ~np.isin(charges.tgid, sharers[left >= _LEAST_BYTES])
-    rows = np.flatnonzero((charges.is_of("anon") & (charges.tgid != NO_ID)) | is_own)
+    is_own = charges.is_of("anon") & (charges.tgid != NO_ID)
+    for category in _OWN_IF_FREED:
+        is_there = charges.is_of(category) & (charges.tgid != NO_ID)
+        owners, number = np.unique(charges.tgid[is_there], return_inverse=True)
+        left = np.bincount(number, charges.bytes[is_there], len(owners))
+        is_own |= is_there & ~np.isin(charges.tgid, owners[left >= _LEAST_BYTES])
+    rows = np.flatnonzero(is_own)
     order = rows[np.argsort(charges.tgid[rows], kind="stable")]
     if not len(order):
         return
